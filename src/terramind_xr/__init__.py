@@ -1,0 +1,47 @@
+"""TerraMind, the any-to-any generative model for Earth observation, on xarray and dask.
+
+>>> import terramind_xr
+>>> scene = terramind_xr.synthetic.scene(300)
+>>> lulc = scene.terramind.generate("LULC", model="demo")
+"""
+
+from importlib.metadata import version as _version
+
+from terramind_xr import accessor as accessor
+from terramind_xr import synthetic
+from terramind_xr.api import generate, plan
+from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
+from terramind_xr.io import open_rasters
+
+# As dask.delayed does: three functions have the name of the module that holds them.
+from terramind_xr.modalities import modalities
+from terramind_xr.models import models
+from terramind_xr.options import set_options
+from terramind_xr.plan import Plan
+from terramind_xr.plotting import plot
+from terramind_xr.store import to_zarr
+from terramind_xr.validate import Check, Report, validate
+
+__version__ = _version("terramind_xr")
+
+__all__ = [
+    "Check",
+    "InputError",
+    "OptionError",
+    "Plan",
+    "Report",
+    "TerramindError",
+    "TerramindWarning",
+    "WeightsError",
+    "__version__",
+    "generate",
+    "modalities",
+    "models",
+    "open_rasters",
+    "plan",
+    "plot",
+    "set_options",
+    "synthetic",
+    "to_zarr",
+    "validate",
+]

@@ -1,0 +1,51 @@
+"""The ``.terramind`` accessor: the public functions, re-attached."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import xarray as xr
+
+from terramind_xr import api, plotting, store
+from terramind_xr.validate import validate
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Free function as a method: the object of the accessor is its first argument."""
+
+    @functools.wraps(function)
+    def method(self: TerramindAccessor, *args: Any, **kwargs: Any) -> Any:
+        return function(self._obj, *args, **kwargs)
+
+    signature = inspect.signature(function)
+    _first, *rest = signature.parameters.values()
+    method.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *rest]
+    )
+    return method
+
+
+@xr.register_dataset_accessor("terramind")
+@xr.register_dataarray_accessor("terramind")
+class TerramindAccessor:
+    """TerraMind on a Dataset or DataArray; every method is a function of the package.
+
+    Examples
+    --------
+    >>> import terramind_xr
+    >>> ds = terramind_xr.synthetic.scene(300)
+    >>> ds.terramind.validate("S2L2A").ok
+    True
+    """
+
+    def __init__(self, obj: xr.Dataset | xr.DataArray) -> None:
+        self._obj = obj
+
+    validate = _method(validate)
+    generate = _method(api.generate)
+    plan = _method(api.plan)
+    to_zarr = _method(store.to_zarr)
+    plot = _method(plotting.plot)

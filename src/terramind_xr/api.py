@@ -1,0 +1,430 @@
+"""Public functions: validate, convert, plan, graph, label. The accessor re-attaches them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from terramind_xr.models import find as find_weights
+from terramind_xr.bands import ModalityInput, as_dataset, find_inputs, lookup
+from terramind_xr.errors import InputError, OptionError, TerramindWarning
+from terramind_xr.graph import Source, map_tiles
+from terramind_xr.inference import Sampling
+from terramind_xr.kernels import GenerateKernel, KernelInput
+from terramind_xr.modalities import modalities
+from terramind_xr.options import Precision, check_device, check_precision, get_options
+from terramind_xr.plan import Plan, estimate
+from terramind_xr.results import label, provenance
+from terramind_xr.tiling import Tiling
+from terramind_xr.units import conversion
+from terramind_xr.validate import check_inputs
+
+Inputs = Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
+Mask = xr.DataArray | Mapping[str, xr.DataArray] | None
+ModelName = str | os.PathLike[str] | None
+
+
+def generate(
+    obj: xr.Dataset | xr.DataArray,
+    outputs: str | Sequence[str],
+    *,
+    inputs: Inputs = None,
+    model: ModelName = None,
+    seed: int = 0,
+    offset: str | float = "auto",
+    mask: Mask = None,
+    decoding_steps: int = 1,
+    diffusion_steps: int = 10,
+    temperature: float | None = None,
+    top_p: float = 0.8,
+    top_k: int = 0,
+    samples: int = 1,
+    overlap: int = 32,
+    batch_size: int = 8,
+    device: str | None = None,
+    precision: Precision | None = None,
+    probabilities: bool = False,
+    clamp: Literal["upstream"] | None = "upstream",
+) -> xr.DataArray | xr.Dataset:
+    """Generate modalities from those that the object holds.
+
+    Lazy for lazy data: nothing is read and no weight is loaded before the result is computed. The scene
+    may be of any size; it is tiled, and the tiles are blended without seams. How the data is chunked does
+    not change the result.
+
+    Parameters
+    ----------
+    obj
+        Holds the input modalities on one grid of 10 m: a variable with a band dimension for each
+        (``ds["S2L2A"]``), or a variable for each band (``ds["B02"]``). Further dimensions, such as time,
+        are carried through.
+    outputs
+        One modality or several: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI. An earlier one conditions a later one.
+    inputs
+        Modalities to use, or ``{"S2L2A": {"B02": "my_variable", …}}`` where names are ambiguous. By default
+        every pixel modality in the object; LULC and NDVI only when named.
+    model
+        Name from `models`, or a folder with the files; by default the option ``model``.
+    seed
+        Of all random numbers, which belong to places of the scene.
+    offset
+        Radiometric offset within Sentinel-2 numbers: ``"auto"`` from the metadata, or 0 or 1000.
+    mask
+        True where pixels are not to be used, e.g. clouds: one array for all inputs, or one by input.
+    decoding_steps
+        Steps in which the tokens of an output are decoded; 1 for now.
+    diffusion_steps
+        DDIM steps of the outputs with a diffusion decoder (all but LULC).
+    temperature
+        0 or None takes the most probable tokens, the more accurate choice for maps; above, tokens are drawn.
+    top_p, top_k
+        Draw from the most probable tokens only; 0 switches off.
+    samples
+        Number of samples; 1 for now.
+    overlap
+        Pixels that neighbouring tiles share: a multiple of 16 up to 112.
+    batch_size
+        Tiles to one run of the model.
+    device, precision
+        torch device and ``"fp32"``, ``"bf16"`` or ``"fp16"``; by default the options of the same names.
+    probabilities
+        LULC as class probabilities (``lulc_class``, y, x) instead of codes.
+    clamp
+        ``"upstream"`` keeps diffusion outputs within one standard deviation of the mean, as terratorch
+        does; None does not.
+
+    Returns
+    -------
+    xarray.DataArray or xarray.Dataset
+        One output gives a DataArray (time, …, [band,] y, x) named after it, several a Dataset. Physical
+        units: DN, dB, m, or the index; float32 with NaN for no data. LULC is uint8 codes with 0 for no
+        data. Coordinates and CRS are the input's. Attributes say how it was made.
+
+    Raises
+    ------
+    InputError
+        With every fault of the data and its remedy.
+    OptionError
+        For options that are impossible or contradict each other.
+    WeightsError
+        If weights are missing.
+
+    Examples
+    --------
+    >>> import terramind_xr
+    >>> ds = terramind_xr.synthetic.scene(256)
+    >>> lulc = ds.terramind.generate("LULC", model="demo")
+    >>> lulc.dims, lulc.dtype, lulc.rio.crs.to_epsg() == ds.rio.crs.to_epsg()
+    (('y', 'x'), dtype('uint8'), True)
+    """
+    call = _prepare(
+        obj,
+        outputs,
+        inputs=inputs,
+        model=model,
+        offset=offset,
+        mask=mask,
+        probabilities=probabilities,
+        sampling=_sampling(
+            seed, temperature, top_p, top_k, diffusion_steps, clamp, device, precision, decoding_steps, samples
+        ),
+        overlap=overlap,
+        batch_size=batch_size,
+    )
+    arrays = map_tiles(
+        call.sources, call.kernel, call.tiling, extra=call.extra_shape, batch_size=call.batch_size
+    )
+    if not call.lazy:
+        # The data is in this process already: a cluster's client is not asked.
+        arrays = dask.compute(*arrays, scheduler="threads")
+    results = {name: call.label(name, array) for name, array in zip(call.outputs, arrays, strict=True)}
+    return results[outputs] if isinstance(outputs, str) else xr.Dataset(results)
+
+
+def plan(
+    obj: xr.Dataset | xr.DataArray,
+    outputs: str | Sequence[str],
+    *,
+    inputs: Inputs = None,
+    model: ModelName = None,
+    offset: str | float = "auto",
+    mask: Mask = None,
+    overlap: int = 32,
+    batch_size: int = 8,
+    probabilities: bool = False,
+) -> Plan:
+    """Say what `generate` with the same arguments would do; nothing is read or computed.
+
+    Parameters
+    ----------
+    obj, outputs, inputs, model, offset, mask, overlap, batch_size, probabilities
+        As for `generate`.
+
+    Returns
+    -------
+    Plan
+        Tiles, blocks, traffic and memory.
+
+    Raises
+    ------
+    InputError, OptionError, WeightsError
+        As `generate` does.
+
+    Examples
+    --------
+    >>> import terramind_xr
+    >>> plan = terramind_xr.synthetic.scene(10_980).terramind.plan("LULC", model="demo")
+    >>> plan.tiles, plan.blocks
+    (3249, 225)
+    """
+    call = _prepare(
+        obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
+        sampling=Sampling(), overlap=overlap, batch_size=batch_size,
+    )  # fmt: skip
+    return Plan(
+        model=call.kernel.recipe.name,
+        inputs=tuple(call.inputs),
+        outputs=call.outputs,
+        shape=(call.tiling.y.size, call.tiling.x.size),
+        block_shape=(call.tiling.y.chunk, call.tiling.x.chunk),
+        batch_size=batch_size,
+        **estimate(call.sources, call.kernel, call.tiling, call.extra_shape, batch_size),
+    )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A checked call: all that graph and labels need."""
+
+    inputs: dict[str, ModalityInput]
+    outputs: tuple[str, ...]
+    kernel: GenerateKernel
+    sources: list[Source]
+    tiling: Tiling
+    extra: dict[str, xr.DataArray]
+    batch_size: int
+    lazy: bool
+
+    @property
+    def extra_shape(self) -> tuple[int, ...]:
+        return tuple(index.size for index in self.extra.values())
+
+    def label(self, name: str, array: da.Array) -> xr.DataArray:
+        first = next(iter(self.inputs.values()))
+        attrs = provenance(
+            self.kernel.recipe,
+            self.kernel.sampling,
+            inputs=" ".join(self.inputs),
+            outputs=" ".join(self.outputs),
+            overlap=self.tiling.y.overlap,
+            batch_size=self.batch_size,
+            block=self.tiling.y.block,
+        )
+        return label(
+            name,
+            array,
+            first.data,
+            spatial=(first.y_dim, first.x_dim),
+            extra=self.extra,
+            attrs=attrs,
+            probabilities=self.kernel.probabilities,
+        )
+
+
+def _prepare(
+    obj: xr.Dataset | xr.DataArray,
+    outputs: str | Sequence[str],
+    *,
+    inputs: Inputs,
+    model: ModelName,
+    offset: str | float,
+    mask: Mask,
+    probabilities: bool,
+    sampling: Sampling,
+    overlap: int,
+    batch_size: int,
+) -> _Call:
+    """Check everything that a call says, on metadata alone, and put it in order."""
+    targets = _targets(outputs)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise OptionError(f"batch_size={batch_size!r} cannot be used: it must be a whole number of tiles >= 1.")
+    found, offsets = _checked_inputs(_chunked(as_dataset(obj)), inputs, targets, offset)
+    first = next(iter(found.values()))
+    tiling = Tiling.of(
+        (first.data.sizes[first.y_dim], first.data.sizes[first.x_dim]),
+        overlap=overlap,
+        block=get_options().block,
+    )
+    masks = _masks(mask, found)
+    recipe = find_weights(
+        model if model is not None else get_options().model,
+        {*targets, *(name for name in found if modalities[name].raw_key is None)},
+    )
+    kernel = GenerateKernel(
+        recipe=recipe,
+        inputs=tuple(
+            KernelInput(
+                name,
+                conversion(each.modality, each.units),
+                offsets.get(name, 0.0),
+                each.nodata,
+                name in masks,
+            )
+            for name, each in found.items()
+        ),
+        targets=targets,
+        sampling=sampling,
+        probabilities=probabilities,
+        offset=max(offsets.values(), default=0.0),
+    )
+    extra = _extra_dims(found)
+    sources = []
+    for name, each in found.items():
+        sources.append(_source(each.data, extra))
+        if name in masks:
+            sources.append(_source(masks[name].expand_dims("band"), extra, each))
+    lazy = any(dask.is_dask_collection(each.data.data) for each in found.values())
+    return _Call(found, targets, kernel, sources, tiling, extra, batch_size, lazy)
+
+
+def _targets(outputs: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of the outputs, each one that can be generated, none twice."""
+    names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    if not names:
+        raise OptionError("No output is named; give one or several, e.g. 'LULC' or ['LULC', 'NDVI'].")
+    possible = [name for name, modality in modalities.items() if modality.codebook]
+    for name in names:
+        if lookup(name).name not in possible:
+            why = "is not available yet" if name == "Coordinates" else "is an input only"
+            raise OptionError(f"{name} cannot be generated: it {why}. Outputs are {', '.join(possible)}.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise OptionError(f"{', '.join(twice)} is named twice in outputs; name each modality once.")
+    return names
+
+
+def _sampling(
+    seed: int,
+    temperature: float | None,
+    top_p: float,
+    top_k: int,
+    diffusion_steps: int,
+    clamp: Literal["upstream"] | None,
+    device: str | None,
+    precision: Precision | None,
+    decoding_steps: int,
+    samples: int,
+) -> Sampling:
+    """Check how tokens are drawn and decoded; fill in the session's options."""
+    options = get_options()
+    device, precision = device or options.device, precision or options.precision
+    check_device(device)
+    check_precision(precision)
+    for name, value in {"decoding_steps": decoding_steps, "samples": samples}.items():
+        if value != 1:
+            raise OptionError(f"{name}={value!r} is not available yet; leave it at 1.")
+    rules = {
+        "seed": (seed, isinstance(seed, int | np.integer), "a whole number"),
+        "temperature": (temperature, temperature is None or temperature >= 0, "None or a number >= 0"),
+        "top_p": (top_p, 0 <= top_p <= 1, "a number from 0 to 1"),
+        "top_k": (top_k, isinstance(top_k, int) and top_k >= 0, "a whole number >= 0"),
+        "diffusion_steps": (
+            diffusion_steps,
+            isinstance(diffusion_steps, int) and 1 <= diffusion_steps <= 1000,
+            "a whole number from 1 to 1000",
+        ),
+        "clamp": (clamp, clamp in ("upstream", None), "'upstream' or None"),
+    }
+    for name, (value, right, expected) in rules.items():
+        if not right:
+            raise OptionError(f"{name}={value!r} cannot be used: expected {expected}.")
+    return Sampling(
+        seed=int(seed),
+        temperature=float(temperature or 0),
+        top_p=float(top_p),
+        top_k=top_k,
+        diffusion_steps=diffusion_steps,
+        clamp=clamp,
+        device=device,
+        precision=precision,
+    )
+
+
+def _checked_inputs(
+    ds: xr.Dataset, inputs: Inputs, targets: tuple[str, ...], offset: str | float
+) -> tuple[dict[str, ModalityInput], dict[str, float]]:
+    """Inputs that passed every check, and their Sentinel-2 offsets; all faults come as one error."""
+    both = sorted(set(inputs or ()) & set(targets))
+    if both:
+        raise OptionError(
+            f"{', '.join(both)} is named as input and as output. Leave it out of inputs to generate it."
+        )
+    found, faults = find_inputs(ds, inputs, exclude=targets)
+    report, offsets = check_inputs(found, offset)
+    faults = [*faults, *(str(check) for check in report.errors)]
+    if faults:
+        raise InputError(faults)
+    for check in report.warnings:
+        warnings.warn(str(check), TerramindWarning, stacklevel=4)
+    return found, offsets
+
+
+def _chunked(ds: xr.Dataset) -> xr.Dataset:
+    """Variables that still lie in a file become lazy chunks, so that they are never loaded whole."""
+    unread = [
+        name
+        for name, variable in ds.data_vars.items()
+        if not variable.variable._in_memory and not dask.is_dask_collection(variable.data)
+    ]
+    return ds.assign({name: ds[name].chunk("auto") for name in unread})
+
+
+def _masks(mask: Mask, found: Mapping[str, ModalityInput]) -> dict[str, xr.DataArray]:
+    """Mask of each input that has one, on its grid."""
+    if mask is None:
+        return {}
+    masks = dict(mask) if isinstance(mask, Mapping) else dict.fromkeys(found, mask)
+    faults = []
+    for name, each in masks.items():
+        if name not in found:
+            faults.append(f"mask names {name!r}, which is not an input; inputs are {', '.join(found)}.")
+            continue
+        spatial = (found[name].y_dim, found[name].x_dim)
+        expected = {dim: found[name].data.sizes[dim] for dim in spatial}
+        if not isinstance(each, xr.DataArray) or {dim: each.sizes.get(dim) for dim in spatial} != expected:
+            faults.append(
+                f"mask of {name}: expected a DataArray on the grid of the input, {expected}, "
+                f"found {dict(each.sizes) if isinstance(each, xr.DataArray) else type(each).__name__}."
+            )
+        elif each.dtype.kind not in "bui":
+            faults.append(f"mask of {name}: expected booleans (True is not used), found {each.dtype}.")
+    if faults:
+        raise InputError(faults)
+    return masks
+
+
+def _extra_dims(found: Mapping[str, ModalityInput]) -> dict[str, xr.DataArray]:
+    """Coordinates of all dims that are neither band nor space, by dim, in order of appearance."""
+    extra: dict[str, xr.DataArray] = {}
+    for each in found.values():
+        for dim in each.data.dims:
+            if dim not in ("band", each.y_dim, each.x_dim):
+                extra.setdefault(str(dim), each.data[dim])
+    return extra
+
+
+def _source(data: xr.DataArray, extra: Mapping[str, Any], like: ModalityInput | None = None) -> Source:
+    """Array of the graph (*extra, band, y, x), and which extra dims it has."""
+    spatial = data.dims[-2:] if like is None else (like.y_dim, like.x_dim)
+    own = [dim for dim in extra if dim in data.dims]
+    data = data.transpose(*own, "band", *spatial)
+    array = data.data if dask.is_dask_collection(data.data) else da.from_array(data.values, chunks=-1)
+    return Source(array, tuple(list(extra).index(dim) for dim in own))

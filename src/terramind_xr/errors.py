@@ -1,0 +1,56 @@
+"""The one family of errors and warnings, in the user's words.
+
+Every message names the variable, what was found, what was expected and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TerramindError(Exception):
+    """Base of every error that terramind_xr raises on purpose.
+
+    Examples
+    --------
+    >>> import terramind_xr
+    >>> try:
+    ...     terramind_xr.synthetic.scene(0)
+    ... except terramind_xr.TerramindError as error:
+    ...     print(type(error).__name__)
+    OptionError
+    """
+
+
+class InputError(TerramindError):
+    """The data cannot be used as it is: bands, units, grid, dtype or metadata.
+
+    Parameters
+    ----------
+    faults
+        One sentence or more for each fault; all faults of one input come together.
+    """
+
+    def __init__(self, faults: str | Sequence[str]) -> None:
+        self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        if len(self.faults) == 1:
+            message = self.faults[0]
+        else:
+            listed = "\n".join(f"  {number}. {fault}" for number, fault in enumerate(self.faults, 1))
+            message = f"{len(self.faults)} faults in the input:\n{listed}"
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[str, ...]]]:
+        return type(self), (self.faults,)
+
+
+class OptionError(TerramindError):
+    """An option has a value that cannot be used, or contradicts another one."""
+
+
+class WeightsError(TerramindError):
+    """Model weights are missing, incomplete, damaged or of another model."""
+
+
+class TerramindWarning(UserWarning):
+    """Something was assumed, or is worth a look; the result is still what it says."""

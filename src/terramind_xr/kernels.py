@@ -1,0 +1,152 @@
+"""What a block does to its data: raw values to standardised tiles, and predictions to maps.
+
+Kernels join the contract with the data (units, offsets, nodata) to `inference`. They are frozen values
+that hold no weights, so that dask can name, pickle and compare tasks by them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramind_xr import inference
+from terramind_xr.graph import Output
+from terramind_xr.inference import Sampling
+from terramind_xr.modalities import PATCH, lulc_classes, modalities
+from terramind_xr.models import Recipe
+from terramind_xr.units import Conversion
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class KernelInput:
+    """How one input is read.
+
+    Parameters
+    ----------
+    name
+        Modality.
+    conversion
+        From the user's units to the model's.
+    offset
+        Radiometric offset within Sentinel-2 digital numbers, taken off before the model.
+    nodata
+        Value that means no data in any band, besides NaN; None for none.
+    masked
+        Whether a mask of pixels not to be used follows among the sources.
+    """
+
+    name: str
+    conversion: Conversion
+    offset: float = 0.0
+    nodata: float | None = None
+    masked: bool = False
+
+    def read(self, raw: NDArray[Any]) -> tuple[NDArray[np.float32], Mask]:
+        """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
+        modality = modalities[self.name]
+        values = self.conversion.apply(raw)
+        # A copy where the conversion had nothing to do: regions are shared with other tasks.
+        values = values - np.float32(self.offset) if self.offset else values
+        valid = np.isfinite(values).all(axis=0)
+        if modality.nodata is not None:
+            # One dark band can be 0 by chance; all of them are not.
+            valid &= (raw != modality.nodata).any(axis=0)
+        if self.nodata not in (None, modality.nodata):
+            valid &= (raw != self.nodata).all(axis=0)
+        return values, valid
+
+
+@dataclass(frozen=True)
+class GenerateKernel:
+    """Generate modalities tile by tile; see `terramind_xr.generate`.
+
+    Parameters
+    ----------
+    recipe
+        Weights, by name and digest.
+    inputs
+        In the order in which the encoder reads them.
+    targets
+        Modalities to generate, in order.
+    sampling
+        How tokens are drawn and decoded.
+    probabilities
+        Whether LULC comes as class probabilities.
+    offset
+        Added to generated Sentinel-2 digital numbers, so that they follow the input's convention.
+    """
+
+    recipe: Recipe
+    inputs: tuple[KernelInput, ...]
+    targets: tuple[str, ...]
+    sampling: Sampling
+    probabilities: bool = False
+    offset: float = 0.0
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """One for each target."""
+        return tuple(self._output(name) for name in self.targets)
+
+    def _output(self, name: str) -> Output:
+        if name == "LULC":
+            classes = len(lulc_classes)
+            if self.probabilities:
+                return Output(name, classes, (classes,), "float32")
+            return Output(name, classes, (), "uint8")
+        bands = len(modalities[name].bands)
+        return Output(name, bands, (bands,) if bands > 1 else (), modalities[name].dtype)
+
+    def load(self, regions: list[NDArray[Any]]) -> tuple[list[NDArray[np.float32]], list[Mask]]:
+        """Standardised inputs, 0 (the band's mean) where not valid."""
+        queue = iter(regions)
+        arrays, masks = [], []
+        for each in self.inputs:
+            values, valid = each.read(next(queue))
+            if each.masked:
+                valid &= ~next(queue)[0].astype(bool)
+            values = inference.standardize(modalities[each.name], values)
+            arrays.append(np.where(valid, values, np.float32(0)))
+            masks.append(valid)
+        return arrays, masks
+
+    def run(
+        self, pixels: list[NDArray[np.float32]], valid: list[Mask], places: NDArray[np.int64]
+    ) -> list[NDArray[np.float32]]:
+        """Generate a batch of tiles; patches without a valid pixel are hidden from the encoder."""
+        names = [each.name for each in self.inputs]
+        generated = inference.generate(
+            self.recipe,
+            dict(zip(names, pixels, strict=True)),
+            {name: _patches(mask) for name, mask in zip(names, valid, strict=True)},
+            self.targets,
+            places,
+            self.sampling,
+        )
+        return [generated[name] for name in self.targets]
+
+    def finish(self, index: int, blended: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
+        """Maps in physical units; NaN, or class 0, where no input is valid."""
+        name = self.targets[index]
+        output = self.outputs[index]
+        if name == "LULC" and not self.probabilities:
+            codes = blended.argmax(axis=0).astype(np.uint8)
+            return np.where(valid, codes, np.uint8(0))
+        values = blended.astype(output.dtype)
+        if modalities[name].is_optical:
+            values += np.float32(self.offset)
+        values[:, ~valid] = np.nan
+        return values if output.pixel else values[0]
+
+
+def _patches(valid: Mask) -> Mask:
+    """Patches (tile, row, column) that hold a valid pixel."""
+    tiles, height, width = valid.shape
+    patches = valid.reshape(tiles, height // PATCH, PATCH, width // PATCH, PATCH)
+    result: Mask = patches.any(axis=(2, 4))
+    return result

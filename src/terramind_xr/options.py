@@ -1,0 +1,106 @@
+"""Options that hold for a whole session, as a context or for good."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from terramind_xr.errors import OptionError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Values that calls take where they are given none.
+
+    Parameters
+    ----------
+    model
+        Name of a model, or a folder with its files.
+    device
+        torch device; None takes a GPU where there is one.
+    precision
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    block
+        Tiles along each side of a block, the unit that one task computes.
+    """
+
+    model: str = "terramind_v1_base"
+    device: str | None = None
+    precision: Precision = "fp32"
+    block: int = 4
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        check_precision(self.precision)
+        if not isinstance(self.block, int) or self.block < 1:
+            raise OptionError(
+                f"block={self.block!r} cannot be used: it must be a whole number of tiles >= 1."
+            )
+
+
+def check_device(device: str | None) -> None:
+    """Raise OptionError for what cannot be a torch device; whether it is there shows where it runs."""
+    if device is not None and not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", str(device)):
+        raise OptionError(f"device={device!r} is unknown: use None, 'cpu', 'cuda', 'cuda:0', 'xpu' or 'mps'.")
+
+
+def check_precision(precision: str) -> None:
+    """Raise OptionError for an unknown precision."""
+    if precision not in get_args(Precision):
+        raise OptionError(
+            f"precision={precision!r} is unknown: use {', '.join(map(repr, get_args(Precision)))}."
+        )
+
+
+_current = Options()
+
+
+def get_options() -> Options:
+    """Return the options in force."""
+    return _current
+
+
+class set_options:
+    """Set options for a ``with`` block, or for good.
+
+    Parameters
+    ----------
+    **options
+        Fields of `Options`: ``model``, ``device``, ``precision``, ``block``. A lazy result keeps those that
+        were in force when it was built.
+
+    Raises
+    ------
+    OptionError
+        For unknown options and impossible values.
+
+    Examples
+    --------
+    >>> import terramind_xr
+    >>> with terramind_xr.set_options(model="demo", block=2):
+    ...     lulc = terramind_xr.synthetic.scene(500).terramind.generate("LULC")
+    >>> lulc.chunksizes["y"]
+    (384, 116)
+    """
+
+    def __init__(self, **options: Any) -> None:
+        unknown = sorted(set(options) - {field.name for field in fields(Options)})
+        if unknown:
+            known = ", ".join(field.name for field in fields(Options))
+            raise OptionError(f"There is no option {', '.join(unknown)}; there are {known}.")
+        self._before = _current
+        self._set(replace(_current, **options))
+
+    @staticmethod
+    def _set(options: Options) -> None:
+        global _current
+        _current = options
+
+    def __enter__(self) -> Options:
+        return get_options()
+
+    def __exit__(self, *error: object) -> None:
+        self._set(self._before)

@@ -1,0 +1,111 @@
+"""Names, coordinates and attributes of results: labelled as xarray, CF and rioxarray expect."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from terramind_xr.inference import Sampling
+from terramind_xr.modalities import lulc_classes, modalities
+from terramind_xr.models import Recipe
+
+
+def label(
+    name: str,
+    data: da.Array,
+    like: xr.DataArray,
+    *,
+    spatial: tuple[str, str],
+    extra: Mapping[str, xr.DataArray],
+    attrs: Mapping[str, Any],
+    probabilities: bool = False,
+) -> xr.DataArray:
+    """Name a generated array and give it the coordinates of the input.
+
+    Parameters
+    ----------
+    name
+        Modality; also the name of the result.
+    data
+        (*extra, [band or lulc_class], y, x).
+    like
+        Input whose coordinates and CRS the result takes.
+    spatial
+        Names of the two spatial dims.
+    extra
+        Coordinates of the extra dims by dim, in order.
+    attrs
+        How the result was made.
+    probabilities
+        Whether `data` holds class probabilities.
+    """
+    modality = modalities[name]
+    layer, layer_coords = _layer(name, probabilities)
+    dims = (*extra, *layer, *spatial)
+    keep = {*extra, *spatial}
+    coords = {key: value for key, value in like.coords.items() if set(value.dims) <= keep and key != "band"}
+    for dim, index in extra.items():
+        coords.update({key: value for key, value in index.coords.items() if set(value.dims) <= {dim}})
+    result = xr.DataArray(data, dims=dims, coords={**coords, **layer_coords}, name=name)
+    result.attrs = {
+        "long_name": modality.title,
+        "standard_name": modality.standard_name,
+        "units": modality.units,
+        "modality": name,
+        **(_class_attrs() if name == "LULC" else {}),
+        **attrs,
+    }
+    if name == "LULC" and probabilities:
+        result.attrs |= {"long_name": "probability of each land-cover class", "standard_name": None}
+    result.attrs = {key: value for key, value in result.attrs.items() if value is not None}
+    if np.issubdtype(result.dtype, np.floating):
+        result.encoding["_FillValue"] = np.asarray(np.nan, result.dtype)[()]
+    mapping = like.encoding.get("grid_mapping", like.attrs.get("grid_mapping", "spatial_ref"))
+    if mapping in result.coords:
+        result.encoding["grid_mapping"] = mapping
+    return result
+
+
+def _layer(name: str, probabilities: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Dim and coordinates that stand before y and x."""
+    if name == "LULC":
+        if not probabilities:
+            return (), {}
+        return ("lulc_class",), {"lulc_class": [each.name for each in lulc_classes]}
+    bands = modalities[name].band_names
+    return (("band",), {"band": list(bands)}) if len(bands) > 1 else ((), {})
+
+
+def _class_attrs() -> dict[str, Any]:
+    return {
+        "flag_values": np.array([each.code for each in lulc_classes], np.uint8),
+        "flag_meanings": " ".join(each.name for each in lulc_classes),
+    }
+
+
+def provenance(recipe: Recipe, sampling: Sampling, **more: Any) -> dict[str, Any]:
+    """Attributes that say how a result was made: enough to make it again, flat, for netCDF and Zarr."""
+    attrs: dict[str, Any] = {
+        "terramind_model": recipe.name,
+        "terramind_revision": recipe.backbone.revision or None,
+        "terramind_weights_sha256": recipe.digest,
+        "terramind_seed": sampling.seed,
+        "terramind_temperature": float(sampling.temperature),
+        "terramind_diffusion_steps": sampling.diffusion_steps,
+        "terramind_clamp": sampling.clamp or "none",
+        "terramind_precision": sampling.precision,
+        "terramind_xr_version": importlib.metadata.version("terramind_xr"),
+        "terratorch_version": importlib.metadata.version("terratorch"),
+        "torch_version": importlib.metadata.version("torch"),
+        **{f"terramind_{key}": value for key, value in more.items()},
+    }
+    if sampling.temperature > 0:
+        attrs |= {"terramind_top_p": float(sampling.top_p), "terramind_top_k": sampling.top_k}
+    if recipe.name == "demo":
+        attrs["terramind_note"] = "made with the demo model, a miniature that is not for science"
+    return attrs

@@ -1,0 +1,36 @@
+"""Settings that hold for every test."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ["HF_HUB_OFFLINE"] = "1"  # no network in tests
+
+settings.register_profile(
+    "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def terramesh():
+    """Folder of the real tiles; tests that need them are skipped where it is missing."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "terramesh"
+    if not folder.is_dir():
+        pytest.skip("the TerraMesh tiles are not here")
+    return folder
+
+
+@pytest.fixture
+def one_thread():
+    """Torch on one thread, as in a dask worker, so that both sides compute the same bytes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,182 @@
+"""Laws 1, 2, 4, 5, 6 and 7 with trivial kernels, against a whole-scene oracle in plain numpy."""
+
+import collections
+from dataclasses import dataclass
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernels import TrivialKernel, oracle
+
+from terramind_xr.graph import Source, map_tiles
+from terramind_xr.tiling import Tiling
+
+OVERLAPS = st.sampled_from(range(0, 113, 16))
+
+
+@st.composite
+def chunks(draw, size):
+    """Any chunking of an axis."""
+    borders = draw(st.lists(st.integers(1, size), max_size=6, unique=True).map(sorted))
+    borders = [0, *(border for border in borders if border < size), size]
+    return tuple(np.diff(borders).tolist())
+
+
+@st.composite
+def scenes(draw):
+    """A scene with holes, chunked at will."""
+    height, width, bands = draw(st.integers(1, 700)), draw(st.integers(1, 500)), draw(st.integers(1, 2))
+    dtype = draw(st.sampled_from(["float32", "float64", "int16", "uint8"]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    values = (rng.normal(size=(bands, height, width)) * 40 + 100).astype(dtype)
+    if dtype.startswith("float") and draw(st.booleans()):
+        values[:, draw(st.integers(0, height - 1)) :, draw(st.integers(0, width - 1)) :] = np.nan
+    chunking = (draw(chunks(bands)), draw(chunks(height)), draw(chunks(width)))
+    return values, da.from_array(values, chunks=chunking)
+
+
+def run(array, kernel, *, overlap, block=4, batch_size=8, extra=(), axes=()):
+    tiling = Tiling.of(array.shape[-2:], overlap=overlap, block=block)
+    return map_tiles([Source(array, axes)], kernel, tiling, extra=extra, batch_size=batch_size)
+
+
+@settings(max_examples=60)
+@given(
+    scene=scenes(), overlap=OVERLAPS, block=st.integers(1, 4), batch_size=st.integers(1, 9),
+    kind=st.sampled_from(["identity", "tile mean", "noise"]),
+)  # fmt: skip
+def test_equals_the_oracle(scene, overlap, block, batch_size, kind):
+    values, array = scene
+    kernel = TrivialKernel(kind, len(values))
+    lazy = run(array, kernel, overlap=overlap, block=block, batch_size=batch_size)
+    blended, map_ = dask.compute(*lazy, scheduler="sync")
+    expected, expected_map = oracle(kernel, [values], overlap=overlap)
+    # Weights are rounded to 1/1024 here, and tiles differ by some tens where they overlap.
+    np.testing.assert_allclose(blended, expected, atol=0.05, rtol=1e-4)
+    assert (np.abs(map_.astype(int) - expected_map) <= 1).all()
+    assert blended.dtype == lazy[0].dtype
+    assert blended.shape == lazy[0].shape
+
+
+@settings(max_examples=40)
+@given(scene=scenes(), data=st.data(), overlap=OVERLAPS)
+def test_chunks_and_blocks_change_no_byte(scene, data, overlap):
+    values, array = scene
+    kernel = TrivialKernel("tile mean", len(values))
+    other = da.from_array(values, chunks=tuple(data.draw(chunks(size)) for size in values.shape))
+    first = dask.compute(*run(array, kernel, overlap=overlap, block=1), scheduler="sync")
+    second = dask.compute(*run(other, kernel, overlap=overlap, block=3), scheduler="threads")
+    for a, b in zip(first, second, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@settings(max_examples=25)
+@given(height=st.integers(1, 900), width=st.integers(1, 600), overlap=OVERLAPS)
+def test_blending_a_constant_gives_that_very_constant(height, width, overlap):
+    array = da.zeros((1, height, width), dtype="float32")
+    blended = run(array, TrivialKernel("constant"), overlap=overlap, block=2)[0].compute()
+    assert (blended == np.float32(0.1)).all()
+
+
+@dataclass(frozen=True)
+class CountingKernel(TrivialKernel):
+    def run(self, pixels, valid, places):
+        seen.update(map(tuple, places.tolist()))
+        return super().run(pixels, valid, places)
+
+
+seen = collections.Counter()
+
+
+@pytest.mark.parametrize("overlap", [0, 32, 112])
+@pytest.mark.parametrize("block", [1, 2, 5])
+def test_each_tile_is_run_once(overlap, block):
+    seen.clear()
+    array = da.zeros((1, 1030, 615), chunks=(1, 100, 333))
+    dask.compute(*run(array, CountingKernel(), overlap=overlap, block=block), scheduler="sync")
+    tiling = Tiling.of((1030, 615), overlap=overlap)
+    assert seen == {(y, x): 1 for y in tiling.y.starts for x in tiling.x.starts}
+
+
+def test_tiles_without_a_valid_pixel_are_not_run():
+    seen.clear()
+    values = np.full((1, 1000, 1000), np.nan, "float32")
+    values[:, 500, 700] = 3.0
+    blended = run(da.from_array(values, chunks=300), CountingKernel(), overlap=32)[0].compute(scheduler="sync")
+    assert all(y <= 500 < y + 224 and x <= 700 < x + 224 for y, x in seen)
+    assert (blended == -9).sum() == 1000 * 1000 - 1
+    assert blended[0, 500, 700] == 3
+
+
+def test_a_scene_without_a_valid_pixel_is_all_nodata():
+    seen.clear()
+    array = da.full((1, 300, 300), np.nan, chunks=100)
+    assert (run(array, CountingKernel(), overlap=32)[0].compute() == -9).all()
+    assert not seen
+
+
+def test_building_computes_nothing_and_names_are_deterministic():
+    def fail():
+        raise AssertionError("computed while building")
+
+    array = da.from_delayed(dask.delayed(fail)(), (1, 5000, 5000), "float32")
+    first = run(array, TrivialKernel(), overlap=32)
+    second = run(array, TrivialKernel(), overlap=32)
+    assert [a.name for a in first] == [b.name for b in second]
+    assert first[0].name != run(array, TrivialKernel(fill=-8.0), overlap=32)[0].name
+    assert first[0].name != run(array, TrivialKernel(), overlap=16)[0].name
+    with pytest.raises(AssertionError, match="computed while building"):
+        first[0].compute(scheduler="sync")
+
+
+def test_extra_dims_are_scenes_of_their_own():
+    values = np.random.default_rng(0).normal(size=(3, 1, 250, 300)).astype("float32")
+    kernel = TrivialKernel("tile mean")
+    together = run(da.from_array(values, chunks=(2, 1, 99, 99)), kernel, overlap=32, extra=(3,), axes=(0,))[0]
+    assert together.shape == (3, 1, 250, 300)
+    for time in range(3):
+        alone = run(da.from_array(values[time]), kernel, overlap=32)[0].compute()
+        assert together[time].compute().tobytes() == alone.tobytes()
+
+
+def test_sources_without_a_dim_are_used_along_it():
+    rng = np.random.default_rng(0)
+    changing, fixed = rng.normal(size=(2, 1, 230, 230)), rng.normal(size=(1, 230, 230))
+    tiling = Tiling.of((230, 230))
+    sources = [Source(da.from_array(fixed)), Source(da.from_array(changing), (0,))]
+    result = map_tiles(sources, TrivialKernel(), tiling, extra=(2,))[0].compute()
+    for time in range(2):
+        np.testing.assert_array_equal(result[time], fixed.astype("float32"))
+
+
+def test_peak_memory_does_not_grow_with_the_scene():
+    import tracemalloc
+
+    def peak(rows):
+        array = da.zeros((4, rows, 600), chunks=(4, 200, 600), dtype="float32")
+        target = np.empty(1)
+
+        class Sink:  # takes blocks and forgets them, as a store does
+            shape, dtype = (4, rows, 600), target.dtype
+
+            def __setitem__(self, at, value):
+                pass
+
+        result = run(array, TrivialKernel("identity", 4), overlap=32, block=2)[0]
+        tracemalloc.start()
+        da.store(result, Sink(), lock=False, scheduler="sync")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak_bytes
+
+    assert peak(6400) < 1.3 * peak(1600)
+
+
+def test_the_graph_of_a_huge_scene_is_small_enough():
+    array = da.zeros((12, 30_000, 30_000), chunks=(12, 1024, 1024), dtype="uint16")
+    result = run(array, TrivialKernel("identity", 12), overlap=32)[0]
+    blocks = 40 * 40
+    assert len(result.__dask_graph__()) < 20 * blocks

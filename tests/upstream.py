@@ -1,0 +1,64 @@
+"""Full-shape models with random weights, saved as the released files are: what the hub would give."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+
+def save_random_backbone(folder: Path, size: str = "tiny", seed: int = 0) -> Path:
+    """State dict of TerraMind with the embeddings of every released modality, under the hub's file name."""
+    import torch
+    from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
+
+    from terramind_xr.weights import build_backbone
+
+    raw = [key for key in MODALITY_INFO if key.startswith("untok_")]
+    tokens = [f"tok_{name}@224" for name in ("sen2l2a", "sen1grd", "sen1rtc", "dem", "lulc", "ndvi")]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_backbone(f"terramind_v1_{size}", (*raw, *tokens), tuple(tokens))
+    path = Path(folder) / f"TerraMind_v1_{size}.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def save_random_tokenizer(folder: Path, modality: str, seed: int = 0) -> Path:
+    """State dict of a tokenizer; layers that start at zero get random numbers, or nothing would be tested."""
+    import torch
+    from terratorch.models.backbones.terramind.tokenizer import tokenizer_register
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = getattr(tokenizer_register, f"terramind_v1_tokenizer_{modality.lower()}")(pretrained=False)
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.02)
+    path = Path(folder) / f"TerraMind_Tokenizer_{modality}.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def build_upstream(folder: Path, inputs: list[str], outputs: list[str], size: str = "tiny", **options):
+    """terratorch's own generation model with the weights of a folder."""
+    import torch
+    from terratorch.registry import FULL_MODEL_REGISTRY
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = FULL_MODEL_REGISTRY.build(
+            f"terramind_v1_{size}_generate",
+            modalities=inputs,
+            output_modalities=outputs,
+            standardize=True,
+            temps=0.0,
+            **options,
+        )
+    state = torch.load(Path(folder) / f"TerraMind_v1_{size}.pt", weights_only=True)
+    backbone = model.sampler.model
+    backbone.load_state_dict({key: state[key] for key in backbone.state_dict()})
+    for key, tokenizer in model.tokenizer.items():
+        name = {"lulc": "LULC", "ndvi": "NDVI", "dem": "DEM"}[key.removeprefix("tok_").removesuffix("@224")]
+        tokenizer.load_state_dict(torch.load(Path(folder) / f"TerraMind_Tokenizer_{name}.pt", weights_only=True))
+    return model.eval()
