@@ -62,3 +62,46 @@ def build_upstream(folder: Path, inputs: list[str], outputs: list[str], size: st
         name = {"lulc": "LULC", "ndvi": "NDVI", "dem": "DEM"}[key.removeprefix("tok_").removesuffix("@224")]
         tokenizer.load_state_dict(torch.load(Path(folder) / f"TerraMind_Tokenizer_{name}.pt", weights_only=True))
     return model.eval()
+
+
+def generated_tokens(sampler, pixels, outputs):
+    """Tokens by upstream's own loop, driven as ``TerraMindGeneration.forward`` drives it, at temperature 0."""
+    import torch
+    from terratorch.models.backbones.terramind.model.generate import (
+        build_chained_generation_schedules,
+        init_empty_target_modality,
+        init_full_input_modality,
+    )
+    from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
+
+    from terramind_xr.modalities import modalities
+
+    inputs, batch = {}, 0
+    for name, values in pixels.items():
+        key, batch = modalities[name].raw_key, len(values)
+        masks = {
+            "input_mask": torch.zeros(batch, 196, dtype=torch.bool),
+            "target_mask": torch.ones(batch, 196, dtype=torch.bool),
+            "decoder_attention_mask": torch.zeros(batch, 196, dtype=torch.bool),
+        }
+        value = {"tensor": torch.from_numpy(values.copy()), **masks}
+        inputs[key] = init_full_input_modality(value, MODALITY_INFO, key, "cpu")
+    conditions = list(inputs)
+    for key in outputs:
+        inputs[key] = init_empty_target_modality(MODALITY_INFO, key, batch, 196, "cpu")
+    count = len(outputs)
+    schedule = build_chained_generation_schedules(
+        cond_domains=conditions,
+        target_domains=outputs,
+        tokens_per_target=[196] * count,
+        autoregression_schemes=["roar"] * count,
+        decoding_steps=[1] * count,
+        token_decoding_schedules=["linear"] * count,
+        temps=[0.0] * count,
+        temp_schedules=["constant"] * count,
+        cfg_scales=[1.0] * count,
+        cfg_schedules=["constant"] * count,
+        cfg_grow_conditioning=True,
+    )
+    result = sampler.generate(inputs, schedule, seed=3, top_p=0.8, top_k=0, num_tokens=196 * count)
+    return {key: result[key]["tensor"] for key in outputs}

@@ -12,6 +12,7 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from terramind_xr.models import find as find_weights
 from terramind_xr.bands import ModalityInput, as_dataset, find_inputs, lookup
@@ -145,8 +146,21 @@ def generate(
     if not call.lazy:
         # The data is in this process already: a cluster's client is not asked.
         arrays = dask.compute(*arrays, scheduler="threads")
+        _warn_if_empty(arrays)
     results = {name: call.label(name, array) for name, array in zip(call.outputs, arrays, strict=True)}
     return results[outputs] if isinstance(outputs, str) else xr.Dataset(results)
+
+
+def _warn_if_empty(arrays: Sequence[NDArray[Any]]) -> None:
+    """Say so when a computed scene holds nothing but nodata."""
+    nothing = all(not array.any() if array.dtype.kind == "u" else np.isnan(array).all() for array in arrays)
+    if nothing:
+        warnings.warn(
+            "The scene holds no valid pixel (all are nodata, NaN or masked), so the result is all nodata. "
+            "Look with terramind_xr.validate, and at the mask.",
+            TerramindWarning,
+            stacklevel=3,
+        )
 
 
 def plan(
@@ -379,10 +393,11 @@ def _checked_inputs(
 
 def _chunked(ds: xr.Dataset) -> xr.Dataset:
     """Variables that still lie in a file become lazy chunks, so that they are never loaded whole."""
+    # `.data` of such a variable would read it, and keep it in the user's object.
     unread = [
         name
-        for name, variable in ds.data_vars.items()
-        if not variable.variable._in_memory and not dask.is_dask_collection(variable.data)
+        for name, array in ds.data_vars.items()
+        if array.chunks is None and not array.variable._in_memory
     ]
     return ds.assign({name: ds[name].chunk("auto") for name in unread})
 

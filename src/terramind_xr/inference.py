@@ -164,12 +164,10 @@ def generate_tokens(
 
 
 def _sampler(recipe: Recipe, inputs: tuple[str, ...], outputs: tuple[str, ...], device: str) -> Any:
-    from terratorch.models.backbones.terramind.model.generate import GenerationSampler
-
     # The last output conditions nothing, so that its encoder embedding is not needed (as upstream).
     encoded = tuple(dict.fromkeys([*map(_encoder_key, inputs), *map(_token_key, outputs[:-1])]))
     decoded = tuple(map(_token_key, outputs))
-    return GenerationSampler(weights.backbone(recipe, encoded, decoded, device))
+    return weights.sampler(recipe, encoded, decoded, device)
 
 
 def _encoder_key(name: str) -> str:

@@ -150,7 +150,7 @@ def find(model: str | os.PathLike[str], tokenizers: Collection[str]) -> Recipe:
         locate = functools.partial(_on_hub, size=match[1], revision=revision)
         return _collect(name, locate, f"TerraMind_v1_{match[1]}.pt", tokenizers)
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if str(model) and folder.is_dir():
         backbones = [path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name)]
         if len(backbones) != 1:
             raise WeightsError(

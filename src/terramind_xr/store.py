@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,10 @@ def to_zarr(obj: xr.Dataset | xr.DataArray, store: Any, *, progress: bool = True
             variable.encoding.pop(key, None)
     if isinstance(store, str | os.PathLike) and Path(store).exists():
         raise OptionError(f"The store {str(store)!r} exists already. Give another path, or delete it first.")
-    write = ds.to_zarr(store, mode="w-", compute=False, zarr_format=3, consolidated=False)
+    with warnings.catch_warnings():
+        # Without it, each later xr.open_zarr warns that it is not there.
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
+        write = ds.to_zarr(store, mode="w-", compute=False, zarr_format=3, consolidated=True)
     client = _client()
     if client is None:
         from dask.diagnostics import ProgressBar

@@ -91,24 +91,22 @@ def build_backbone(name: str, encoded: tuple[str, ...], decoded: tuple[str, ...]
 
 
 @functools.lru_cache(maxsize=2)
-def _load_backbone(
+def _load_sampler(
     name: str, file: WeightsFile, encoded: tuple[str, ...], decoded: tuple[str, ...], device: str
 ) -> Any:
     with untouched_globals():
+        from terratorch.models.backbones.terramind.model.generate import GenerationSampler
+        from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
+
         if name == "demo":
             from terramind_xr import miniature
 
-            model = miniature.build_backbone(demo_config())
+            model = _fill(miniature.build_backbone(demo_config()), file)
         else:
-            from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
-
-            model = build_backbone(name, encoded, decoded)
             # A checkpoint holds the embeddings of every modality, also of those that are not asked for.
-            known = tuple(
-                f"{kind}_embeddings.{key}." for kind in ("encoder", "decoder") for key in MODALITY_INFO
-            )
-            return _fill(model, file, optional=known).to(device)
-        return _fill(model, file).to(device)
+            known = tuple(f"{kind}_embeddings.{key}." for kind in ("encoder", "decoder") for key in MODALITY_INFO)
+            model = _fill(build_backbone(name, encoded, decoded), file, optional=known)
+        return GenerationSampler(model).to(device)
 
 
 @functools.lru_cache(maxsize=8)
@@ -124,13 +122,13 @@ def _load_tokenizer(name: str, file: WeightsFile, modality: str, device: str) ->
         return _fill(build(pretrained=False), file).to(device)
 
 
-def backbone(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...], device: str) -> Any:
-    """Terratorch's ``TerraMind`` with its weights, loaded once in this process.
+def sampler(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...], device: str) -> Any:
+    """Terratorch's ``GenerationSampler`` over ``TerraMind`` with its weights, loaded once in this process.
 
     Parameters
     ----------
     recipe
-        From `find`.
+        From `terramind_xr.models.find`.
     encoded, decoded
         Keys of terratorch's ``MODALITY_INFO`` that the encoder must read and the decoder must write.
     device
@@ -142,7 +140,7 @@ def backbone(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...],
         If the file is damaged, or weights are missing, unknown or of another shape.
     """
     with _lock:
-        return _load_backbone(recipe.name, recipe.backbone, encoded, decoded, device)
+        return _load_sampler(recipe.name, recipe.backbone, encoded, decoded, device)
 
 
 def tokenizer(recipe: Recipe, modality: str, device: str) -> Any:

@@ -1,0 +1,45 @@
+# Everything runs in .venv, which the targets make and bring up to date themselves.
+PYTHON ?= python3
+VENV := .venv
+# The interpreter by its path: right inside another activated environment too.
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint docs clean
+# Two installs into one environment at a time would break it.
+.NOTPARALLEL:
+
+help:  ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-test  ## a land-cover map of a synthetic scene, under out/quickstart
+	rm -rf out/quickstart
+	$(PY) examples/quickstart.py
+
+test: $(VENV)/.installed-test  ## the quick tests, doctests included
+	$(PY) -m pytest -q
+
+test-all: $(VENV)/.installed-test  ## every test, the slow ones too
+	$(PY) -m pytest -q -m ''
+
+lint: $(VENV)/.installed-lint  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+docs: $(VENV)/.installed-docs  ## the site, under site/
+	$(PY) -m mkdocs build --strict
+
+clean:  ## remove the environment, the caches and what was built
+	rm -rf $(VENV) build dist site out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each extra, touched only after pip has succeeded.
+.PRECIOUS: $(VENV)/.installed-%
+$(VENV)/.installed-%: pyproject.toml
+	@$(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "terramind_xr needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1 | head -n 1)"; \
+	    echo "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }; \
+	  echo "Creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	$(PY) -m pip install -e '.[$*]'
+	@touch $@

@@ -1,0 +1,300 @@
+"""Pictures of modalities, as a remote-sensing eye expects them; matplotlib is imported late."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from terramind_xr.errors import OptionError
+from terramind_xr.modalities import RESOLUTION, Modality, lulc_classes, modalities
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+LARGEST_SIDE = 1500
+"""Longest side of a picture in pixels: about what a screen shows."""
+
+_SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
+_TRUE_COLOUR = ("red", "green", "blue")
+_SHOWN_BANDS = {
+    "S2L2A": _TRUE_COLOUR,
+    "S2L1C": _TRUE_COLOUR,
+    "RGB": _TRUE_COLOUR,
+    "S1GRD": ("vv",),
+    "S1RTC": ("vv",),
+}
+# Clouds, glint and a few dark pixels must not set the contrast.
+_STRETCH_PERCENTILES = (2.0, 98.0)
+# Reflectance 0.3 in digital numbers: brighter than most land, darker than cloud and snow.
+_BRIGHTEST = 3000.0
+_METRES_PER_DEGREE = 111_320.0
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What is drawn: values (y, x) or (y, x, colour), NaN where blank, and the place they cover."""
+
+    values: NDArray[np.float32]
+    extent: tuple[float, float, float, float]
+    metres: tuple[float, float]  # northwards from row to row, eastwards from column to column
+
+
+def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
+    """Draw a modality in the colours its users expect.
+
+    LULC comes in its class colours with a legend of the classes that occur, NDVI from -1 to 1,
+    Sentinel-2 in true colour, Sentinel-1 as VV in grey, DEM as heights over a hillshade. Pixels without
+    data stay blank. Of a large array only every n-th pixel is computed, so that the picture has at most
+    1500 pixels a side. North is up.
+
+    Parameters
+    ----------
+    da
+        One modality, dims (y, x), or with one more dimension of named bands, in any order. Which
+        modality it is says ``da.attrs["modality"]``, else ``da.name``.
+    ax
+        Where to draw; a new figure by default.
+    **options
+        Handed to :meth:`matplotlib.axes.Axes.imshow` (``cmap``, ``vmin``, ``vmax``, ``alpha``, …); in
+        true colour, `vmin` and `vmax` are the values shown black and white.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        In the coordinates of the array, with equal aspect.
+
+    Raises
+    ------
+    OptionError
+        If `da` is no DataArray, is empty, is of an unknown modality, has no y and x, or has a
+        dimension beside them whose bands are not named.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import numpy as np, xarray as xr
+    >>> codes = np.array([[1, 1], [2, 5]], "uint8")
+    >>> ax = plot(xr.DataArray(codes, dims=("y", "x"), name="LULC"))
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['water', 'trees', 'built']
+    """
+    modality = _modality_of(da)
+    y_dim, x_dim = _spatial_dims(da)
+    layer = _select_bands(da, modality, y_dim, x_dim)
+    picture = _compute(layer, modality, y_dim, x_dim)
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.subplots(layout="constrained")[1]
+    if picture.values.ndim == 3:
+        _draw_true_colour(ax, picture, options)
+    elif modality.name == "LULC" and "lulc_class" not in layer.coords:
+        _draw_classes(ax, picture, options)
+    else:
+        label = _layer_label(layer, modality)
+        _draw_continuous(ax, picture, modality, label, options)
+    _dress(ax, layer, modality, y_dim, x_dim)
+    return ax
+
+
+def _modality_of(da: xr.DataArray) -> Modality:
+    """Modality of an array, by its attribute or its name."""
+    if not isinstance(da, xr.DataArray):
+        raise OptionError(
+            f"plot draws a DataArray, got {type(da).__name__}. Pick one variable: ds['LULC'].terramind.plot()"
+        )
+    known = [name for name in modalities if name != "Coordinates"]
+    for name in (da.attrs.get("modality"), da.name):
+        if name in known:
+            return modalities[name]
+    raise OptionError(
+        f"plot cannot tell the modality of {da.name!r}: neither its name nor attrs['modality'] is one of "
+        f"{', '.join(known)}. Say which it is, as in da.rename('NDVI'), or draw any array by da.plot()."
+    )
+
+
+def _spatial_dims(da: xr.DataArray) -> tuple[str, str]:
+    """Names of the row and the column dimension."""
+    if 0 in da.shape:
+        raise OptionError(f"plot: {da.name!r} is empty ({dict(da.sizes)}). Widen the selection.")
+    for y_dim, x_dim in _SPATIAL_DIMS:
+        if y_dim in da.dims and x_dim in da.dims:
+            return y_dim, x_dim
+    raise OptionError(
+        f"plot: {da.name!r} has dims {da.dims}, but y and x are needed. "
+        "Rename them, as in da.rename(row='y', col='x')."
+    )
+
+
+def _select_bands(da: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) -> xr.DataArray:
+    """The layer that is drawn, (y, x), or (y, x, colour) in the order red, green, blue."""
+    da = da.squeeze([dim for dim in da.dims if dim not in (y_dim, x_dim) and da.sizes[dim] == 1])
+    wanted = _SHOWN_BANDS.get(modality.name, ())
+    unresolved = []
+    for dim in (dim for dim in da.dims if dim not in (y_dim, x_dim)):
+        labels = [str(label).lower() for label in da[dim].values]
+        where = {
+            str(band.common_name or band.name).lower(): position
+            for position, label in enumerate(labels)
+            for band in modality.bands
+            if label in band.names
+        }
+        if wanted and where.keys() >= set(wanted):
+            positions = [where[name] for name in wanted]
+            da = da.isel({dim: positions if len(positions) > 1 else positions[0]})
+        else:
+            unresolved.append(dim)
+    if unresolved:
+        dim = unresolved[0]
+        bands = f", or name its bands ({', '.join(wanted)} are drawn): da.assign_coords({dim}=[...])"
+        raise OptionError(
+            f"plot draws one picture, but {da.name!r} has {da.sizes[dim]} layers along {dim!r}. "
+            f"Pick one: da.isel({dim}=0){bands if wanted else ''}."
+        )
+    return da.transpose(y_dim, x_dim, ...)
+
+
+def _compute(layer: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) -> _Picture:
+    """Every n-th pixel of a layer, and the place of the outer pixel edges."""
+    step = math.ceil(max(layer.sizes[y_dim], layer.sizes[x_dim]) / LARGEST_SIDE)
+    thinned = layer.isel({y_dim: slice(None, None, step), x_dim: slice(None, None, step)})
+    values = thinned.values.astype(np.float32)
+    fill = layer.attrs.get("_FillValue", layer.encoding.get("_FillValue", modality.nodata))
+    blank = ~np.isfinite(values)
+    colours = tuple(range(2, values.ndim))
+    values[blank.any(axis=colours) | (values == fill).all(axis=colours)] = np.nan
+
+    top, row = _edge_and_spacing(layer, y_dim)
+    left, column = _edge_and_spacing(layer, x_dim)
+    rows, columns = values.shape[:2]
+    extent = (left, left + columns * step * column, top + rows * step * row, top)
+    metres = (_metres(layer, y_dim) * row * step, _metres(layer, x_dim) * column * step)
+    return _Picture(values, extent, metres)
+
+
+def _edge_and_spacing(layer: xr.DataArray, dim: str) -> tuple[float, float]:
+    """Outer edge of the first pixel and distance of pixels, in units of the coordinate."""
+    centres = np.asarray(layer[dim].values, dtype=np.float64)  # a mere count where there is no coordinate
+    spacing = float(centres[-1] - centres[0]) / (centres.size - 1) if centres.size > 1 else 1.0
+    return float(centres[0]) - spacing / 2, spacing
+
+
+def _metres(layer: xr.DataArray, dim: str) -> float:
+    """Metres in one unit of a coordinate."""
+    if dim not in layer.coords:
+        return RESOLUTION
+    geographic = dim[0] == "l" or str(layer[dim].attrs.get("units", "")).startswith("degree")
+    return _METRES_PER_DEGREE if geographic else 1.0
+
+
+def _stretch(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Contrast limits that leave out the extremes."""
+    seen = values[np.isfinite(values)]
+    low, high = np.percentile(seen, _STRETCH_PERCENTILES) if seen.size else (0.0, 1.0)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _imshow(ax: Axes, picture: _Picture, values: NDArray[Any], **options: Any) -> AxesImage:
+    return ax.imshow(values, **{"extent": picture.extent, "origin": "upper", "aspect": "equal", **options})
+
+
+def _draw_classes(ax: Axes, picture: _Picture, options: dict[str, Any]) -> None:
+    """Class colours, with a legend of the classes that occur."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    shown = {
+        "cmap": ListedColormap([cover.color for cover in lulc_classes]),
+        "vmin": -0.5,
+        "vmax": len(lulc_classes) - 0.5,
+        # The default would average the codes of neighbours when it draws fewer pixels than there are.
+        "interpolation": "nearest",
+    }
+    _imshow(ax, picture, picture.values, **{**shown, **options})
+    occurring = np.unique(picture.values[np.isfinite(picture.values)])
+    handles = [
+        Patch(facecolor=cover.color, edgecolor="0.5", linewidth=0.5, label=cover.name.replace("_", " "))
+        for cover in lulc_classes
+        if cover.code in occurring
+    ]
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, frameon=False)
+
+
+def _draw_true_colour(ax: Axes, picture: _Picture, options: dict[str, Any]) -> None:
+    """Red, green and blue under one stretch, so that the balance of colours is the data's own."""
+    low, high = _stretch(picture.values)
+    # Where clouds are many, they are the upper percentile, and the land would be black.
+    low, high = options.get("vmin", low), options.get("vmax", min(high, low + _BRIGHTEST))
+    blank = np.isnan(picture.values[..., :1])
+    colours = np.clip((np.nan_to_num(picture.values) - low) / (high - low), 0, 1)
+    rest = {name: value for name, value in options.items() if name not in ("vmin", "vmax")}
+    _imshow(ax, picture, np.concatenate([colours, ~blank], axis=-1), **rest)
+
+
+def _draw_continuous(
+    ax: Axes, picture: _Picture, modality: Modality, label: str, options: dict[str, Any]
+) -> None:
+    """One layer under a colour map, with a colour bar."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    low, high = _stretch(picture.values)
+    shown: dict[str, Any] = {"cmap": "gray", "vmin": low, "vmax": high}
+    if modality.name == "NDVI":
+        shown = {"cmap": "RdYlGn", "vmin": -1.0, "vmax": 1.0}
+    elif modality.name == "LULC":
+        shown = {"cmap": "viridis", "vmin": 0.0, "vmax": 1.0}
+    elif modality.name == "DEM":
+        # The lowest quarter of "terrain" is blue: it would paint the lowest land as water.
+        shown["cmap"] = ListedColormap(colormaps["terrain"](np.linspace(0.25, 1.0, 256)))
+    if "norm" in options:
+        shown = {"cmap": shown["cmap"]}
+    image = _imshow(ax, picture, picture.values, **{**shown, **options})
+    # An inset is as high as the picture, whatever its aspect.
+    ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, 0.04, 1)), label=label)
+    if modality.name == "DEM" and min(picture.values.shape) > 1:
+        _imshow(ax, picture, _hillshade(picture), cmap="gray", vmin=0, vmax=1, alpha=0.35)
+
+
+def _hillshade(picture: _Picture) -> NDArray[np.float32]:
+    """Light from the north-west at 45 degrees on the slopes, 0 to 1; relief threefold exaggerated."""
+    to_north, to_east = np.gradient(3 * picture.values, *picture.metres)
+    toward_light = math.sqrt(0.5) + 0.5 * (to_east - to_north)
+    shade: NDArray[np.float32] = np.clip(toward_light / np.sqrt(1 + to_east**2 + to_north**2), 0, 1)
+    return shade
+
+
+def _layer_label(layer: xr.DataArray, modality: Modality) -> str:
+    """Name and unit of a layer, for its colour bar."""
+    if "lulc_class" in layer.coords:
+        return f"probability of {layer['lulc_class'].item()}"
+    picked = [str(coord.item()) for coord in layer.coords.values() if coord.ndim == 0]
+    name = next((label for label in picked if label in modality.band_names), modality.name)
+    units = layer.attrs.get("units", modality.units)
+    return name if units == "1" else f"{name} [{units}]"
+
+
+def _dress(ax: Axes, layer: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) -> None:
+    """Title, axis labels, and north up whichever way the rows are stored."""
+    day = layer.coords["time"].dt.date.values if "time" in layer.coords else None
+    ax.set_title(f"{modality.title}, {day}" if day is not None else modality.title)
+    ax.set_xlabel(_axis_label(layer, x_dim))
+    ax.set_ylabel(_axis_label(layer, y_dim))
+    if y_dim in layer.coords:
+        ax.set_ylim(*sorted(ax.get_ylim()))
+        ax.set_xlim(*sorted(ax.get_xlim()))
+    ax.ticklabel_format(style="plain", useOffset=False)
+    ax.locator_params(nbins=5)
+
+
+def _axis_label(layer: xr.DataArray, dim: str) -> str:
+    attrs = layer[dim].attrs
+    name = attrs.get("long_name", attrs.get("standard_name", dim)).replace("_", " ")
+    return f"{name} [{attrs['units']}]" if "units" in attrs else name

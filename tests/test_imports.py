@@ -1,0 +1,127 @@
+"""`import terramind_xr` is cheap, and imports inside the package point one way."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import terramind_xr
+
+# A module may import only those that stand before it. A package counts as one module.
+ORDER = (
+    "errors", "options", "modalities", "units", "tiling", "random", "bands", "validate", "miniature",
+    "models", "weights", "inference", "graph", "kernels", "plan", "results", "plotting", "synthetic",
+    "store", "io", "api", "accessor", "__init__",
+)  # fmt: skip
+TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
+LABELS = frozenset({"dask", "distributed", "xarray"})
+NEVER = {"graph": TORCH, "tiling": TORCH, "validate": TORCH, "inference": LABELS, "models": LABELS}
+
+ROOT = Path(terramind_xr.__file__).parent
+SOURCES = sorted(ROOT.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    """Name of the module, or of the package directly under the root, that a file belongs to."""
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imported(node: ast.AST, depth: int) -> list[str]:
+    """Absolute dotted names that a statement imports, in a file `depth` packages below terramind_xr."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    if node.level == 0:
+        base = node.module or ""
+    elif node.level <= depth:  # stays inside the file's own sub-package
+        return []
+    else:
+        base = ".".join(filter(None, ("terramind_xr", node.module)))
+    # `from . import tiling` names a module, `from .tiling import plan` does not: both are kept whole.
+    return [f"{base}.{alias.name}" for alias in node.names] if base == "terramind_xr" else [base]
+
+
+def run_on_import(tree: ast.AST) -> Iterator[ast.AST]:
+    """Statements that run when the module is imported: no function bodies, no `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from run_on_import(node)
+
+
+def violations(source: str, module: str, depth: int = 0) -> list[str]:
+    """What the imports of a source text break, in words."""
+    tree = ast.parse(source)
+    found = []
+    for name in (name for node in ast.walk(tree) for name in imported(node, depth)):
+        top, _, rest = name.partition(".")
+        if top == "terramind_xr":
+            target = rest.split(".")[0]
+            target = target if target in ORDER else "__init__"
+            if target != module and ORDER.index(target) >= ORDER.index(module):
+                found.append(f"{module} imports {target}, which comes after it")
+        elif top in NEVER.get(module, ()):
+            found.append(f"{module} must not import {top}")
+    for name in (name for node in run_on_import(tree) for name in imported(node, depth)):
+        if name.split(".")[0] in TORCH:
+            found.append(f"{module} imports {name} when it is imported: do it inside the function")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    module = module_of(path)
+    assert module in ORDER, f"{module} has no place in ORDER"
+    depth = len(path.relative_to(ROOT).parts) - 1
+    assert violations(path.read_text(encoding="utf-8"), module, depth) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "depth", "source"),
+    [
+        ("tiling", 0, "from .graph import build"),
+        ("tiling", 0, "def f():\n    from . import graph"),
+        ("tiling", 0, "import terramind_xr.api"),
+        ("tiling", 0, "from terramind_xr import generate"),
+        ("synthetic", 1, "from ..api import generate"),
+        ("models", 0, "import torch"),
+        ("models", 0, "class A:\n    from torch import nn"),
+        ("models", 0, "try:\n    import terratorch.registry\nexcept ImportError:\n    pass"),
+        ("models", 0, "def f():\n    import dask.array"),
+        ("inference", 0, "import xarray as xr"),
+        ("graph", 0, "def f():\n    import torch"),
+        ("validate", 0, "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+    ],
+)
+def test_a_forbidden_import_is_found(module, depth, source):
+    assert len(violations(source, module, depth)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "depth", "source"),
+    [
+        ("graph", 0, "from .tiling import plan\nimport dask"),
+        ("synthetic", 1, "from .fields import noise\nfrom ..random import bits"),
+        ("models", 0, "def f():\n    import torch"),
+        ("models", 0, "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+        ("__init__", 0, "from .api import generate\nfrom . import synthetic"),
+    ],
+)
+def test_an_allowed_import_passes(module, depth, source):
+    assert violations(source, module, depth) == []
+
+
+def test_importing_the_package_is_cheap():
+    heavy = {*TORCH, "pytorch_lightning", "matplotlib"}
+    code = f"import sys, terramind_xr; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,264 @@
+"""Law 9: tokens, logits, features and pixels equal terratorch's own, with the same weights."""
+
+import numpy as np
+import pytest
+import upstream
+
+from terramind_xr import inference, weights
+from terramind_xr.inference import Sampling
+from terramind_xr.modalities import modalities
+from terramind_xr.models import find
+
+BATCH = 2
+PLACES = np.zeros((BATCH, 2), np.int64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    upstream.save_random_backbone(folder)
+    upstream.save_random_tokenizer(folder, "LULC")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw():
+    rng = np.random.default_rng(0)
+    return {
+        "S2L2A": rng.integers(0, 4000, (BATCH, 12, 224, 224)).astype(np.float32),
+        "S1GRD": rng.normal(-12, 5, (BATCH, 2, 224, 224)).astype(np.float32),
+    }
+
+
+def standardized(name, values):
+    return inference.standardize(modalities[name], values.swapaxes(0, 1)).swapaxes(0, 1)
+
+
+def everything(names):
+    return {name: np.ones((BATCH, 14, 14), bool) for name in names}
+
+
+def tensors(raw, names):
+    import torch
+
+    return {name: torch.from_numpy(raw[name].copy()) for name in names}
+
+
+def test_the_table_of_modalities_is_upstreams():
+    from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
+    from terratorch.models.backbones.terramind.model.terramind_register import (
+        PRETRAINED_BANDS,
+        v1_pretraining_mean,
+        v1_pretraining_std,
+    )
+
+    for modality in modalities.values():
+        if modality.raw_key:
+            assert [band.terratorch for band in modality.bands] == PRETRAINED_BANDS[modality.raw_key]
+            assert modality.mean == tuple(v1_pretraining_mean[modality.raw_key])
+            assert modality.std == tuple(v1_pretraining_std[modality.raw_key])
+        if modality.codebook:
+            assert modality.vocabulary_size == MODALITY_INFO[modality.token_key]["vocab_size"]
+            assert modality.mean == tuple(map(float, v1_pretraining_mean[modality.token_key]))
+            assert modality.std == tuple(map(float, v1_pretraining_std[modality.token_key]))
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_the_sizes_are_those_of_upstreams_generation_models(size, monkeypatch):
+    from terratorch.models.backbones.terramind.model import terramind, terramind_register
+
+    given = {}
+    monkeypatch.setattr(terramind_register, "TerraMindGeneration", lambda **options: given.update(theirs=options))
+    monkeypatch.setattr(terramind, "TerraMind", lambda **options: given.update(ours=options))
+    getattr(terramind_register, f"terramind_v1_{size}_generate")()
+    weights.build_backbone(f"terramind_v1_{size}", (), ())
+    ours, theirs = given["ours"], given["theirs"]
+    for options in (ours, theirs):
+        layer = options.pop("norm_layer")
+        options["norm_layer"] = (layer.func, layer.keywords)
+    del ours["encoder_embeddings"], ours["decoder_embeddings"], ours["modality_info"]
+    assert theirs["num_register_tokens"] == 0
+    assert ours == {key: theirs[key] for key in ours}
+    assert {"dim", "num_heads", "gated_mlp", "act_layer", "qkv_bias"} <= set(ours)
+
+
+@pytest.mark.parametrize("names", [("S2L2A",), ("S2L2A", "S1GRD")])
+def test_land_cover_equals_upstreams_generation(folder, raw, names):
+    import torch
+
+    theirs = upstream.build_upstream(folder, list(names), ["LULC"])
+    with torch.inference_mode():
+        expected = theirs(tensors(raw, names))["LULC"].softmax(dim=1).numpy()
+    recipe = find(folder, ["LULC"])
+    pixels = {name: standardized(name, raw[name]) for name in names}
+    ours = inference.generate(recipe, pixels, everything(names), ("LULC",), PLACES, Sampling())["LULC"]
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [("S2L2A",), ("S2L2A", "S1GRD")])
+def test_encoder_logits_and_tokens_equal_upstreams(folder, raw, names):
+    """Upstream's own step decodes tokens in random order: they are put back in raster order."""
+    import torch
+
+    theirs = upstream.build_upstream(folder, list(names), ["LULC"]).sampler
+    recipe = find(folder, ["LULC"])
+    pixels = {name: standardized(name, raw[name]) for name in names}
+    statistics = upstream_statistics()
+    for name, values in pixels.items():
+        mean, std = statistics[modalities[name].raw_key]
+        np.testing.assert_array_equal(values, (raw[name] - mean) / std)
+
+    def inputs():
+        hidden = torch.zeros((BATCH, 196), dtype=torch.bool)
+        return {
+            modalities[name].raw_key: {"tensor": torch.from_numpy(values), "input_mask": hidden.clone()}
+            for name, values in pixels.items()
+        }
+
+    target = {
+        "tensor": torch.zeros((BATCH, 196), dtype=torch.int64),
+        "input_mask": torch.ones((BATCH, 196), dtype=torch.bool),
+        "target_mask": torch.zeros((BATCH, 196), dtype=torch.bool),
+    }
+    with torch.inference_mode():
+        expected, order = theirs.forward_enc_dec_roar_batched(
+            {**inputs(), "tok_lulc@224": target}, "tok_lulc@224", 196, seed=0
+        )
+        raster = torch.empty_like(expected).scatter_(1, order[..., None].expand_as(expected), expected)
+        sampler = inference._sampler(recipe, names, ("LULC",), "cpu")
+        logits = inference.token_logits(sampler, inputs(), "tok_lulc@224", BATCH, 196)
+        features = [encoder_output(each, inputs()) for each in (theirs, sampler)]
+    assert not torch.equal(order, order.sort(dim=1).values)
+    torch.testing.assert_close(features[1], features[0], rtol=0, atol=0)
+    torch.testing.assert_close(logits, raster, rtol=1e-4, atol=1e-5)
+    tokens = inference.sample_tokens(logits, PLACES, (14, 14), None, Sampling())
+    assert torch.equal(tokens, raster.argmax(dim=-1))
+
+
+def encoder_output(sampler, inputs):
+    model = sampler.model
+    embedded = {key: model.encoder_embeddings[key](value) for key, value in inputs.items()}
+    tokens, emb, mask, _ = sampler.forward_mask_encoder_generation(embedded)
+    return model.forward_encoder(tokens + emb, mask)
+
+
+def upstream_statistics():
+    from terratorch.models.backbones.terramind.model import terramind_register as register
+
+    return {
+        key: tuple(
+            np.asarray(table[key], np.float32)[:, None, None]
+            for table in (register.v1_pretraining_mean, register.v1_pretraining_std)
+        )
+        for key in register.PRETRAINED_BANDS
+    }
+
+
+def test_a_second_output_is_conditioned_on_the_first_as_upstream(folder, raw):
+    import torch
+
+    recipe = find(folder, ["LULC"])
+    pixels = {"S2L2A": standardized("S2L2A", raw["S2L2A"])}
+    with inference._session(Sampling()) as device:
+        ours = inference.generate_tokens(
+            recipe, pixels, everything(["S2L2A"]), ("LULC", "NDVI"), PLACES, Sampling(), device
+        )
+        sampler = inference._sampler(recipe, ("S2L2A",), ("LULC", "NDVI"), device)
+        expected = upstream.generated_tokens(sampler, pixels, ["tok_lulc@224", "tok_ndvi@224"])
+        alone = upstream.generated_tokens(sampler, pixels, ["tok_ndvi@224"])
+    for name, key in {"LULC": "tok_lulc@224", "NDVI": "tok_ndvi@224"}.items():
+        assert torch.equal(ours[name].flatten(1), expected[key])
+    assert not torch.equal(alone["tok_ndvi@224"], expected["tok_ndvi@224"])
+
+
+def test_hidden_patches_change_nothing_in_the_others(folder, raw):
+    """What lies in patches that the encoder may not see has no influence, alone or in a batch."""
+    recipe = find(folder, ["LULC"])
+    pixels = {"S2L2A": standardized("S2L2A", raw["S2L2A"])}
+    visible = everything(["S2L2A"])
+    visible["S2L2A"][0, :5] = False
+    first = inference.generate(recipe, pixels, visible, ("LULC",), PLACES, Sampling())["LULC"]
+    pixels["S2L2A"] = pixels["S2L2A"].copy()
+    pixels["S2L2A"][0, :, :80] = 123.0
+    second = inference.generate(recipe, pixels, visible, ("LULC",), PLACES, Sampling())["LULC"]
+    np.testing.assert_array_equal(first, second)
+    alone = inference.generate(
+        recipe, {"S2L2A": pixels["S2L2A"][:1]}, {"S2L2A": visible["S2L2A"][:1]}, ("LULC",), PLACES[:1], Sampling()
+    )["LULC"]
+    np.testing.assert_allclose(alone[0], first[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("clamp", ["upstream", None])
+def test_a_diffusion_trajectory_equals_upstreams_with_the_same_noise(clamp, monkeypatch):
+    """The demo's NDVI decoder, in upstream's own pipeline; upstream draws its noise by torch.randn."""
+    import torch
+
+    recipe = find("demo", ["NDVI"])
+    tokenizer = weights.tokenizer(recipe, "NDVI", "cpu")
+    rng = np.random.default_rng(0)
+    tokens = torch.from_numpy(rng.integers(0, tokenizer.quantize.codebook_size, (BATCH, 14, 14)))
+    noise = torch.from_numpy(rng.normal(size=(BATCH, 1, 224, 224)).astype(np.float32))
+    with torch.inference_mode():
+        latent = tokenizer.tokens_to_embedding(tokens)
+        ours = inference.denoise(tokenizer, latent, noise, Sampling(diffusion_steps=5, clamp=clamp))
+        monkeypatch.setattr(torch, "randn", lambda *shape, **options: noise.clone())
+        scheduler = type(tokenizer.noise_scheduler).from_config(
+            tokenizer.noise_scheduler.config, thresholding=bool(clamp), clip_sample=False
+        )
+        theirs = tokenizer.decode_tokens(
+            tokens, timesteps=5, image_size=224, scheduler=scheduler if clamp is None else None
+        )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    if clamp:
+        assert float(ours.abs().max()) <= 1.0
+
+
+@pytest.mark.slow
+def test_a_full_size_diffusion_decoder_equals_upstreams(tmp_path, monkeypatch):
+    import torch
+
+    upstream.save_random_backbone(tmp_path)
+    upstream.save_random_tokenizer(tmp_path, "S1GRD")
+    tokenizer = weights.tokenizer(find(tmp_path, ["S1GRD"]), "S1GRD", "cpu")
+    rng = np.random.default_rng(0)
+    tokens = torch.from_numpy(rng.integers(0, 15360, (1, 14, 14)))
+    noise = torch.from_numpy(rng.normal(size=(1, 2, 224, 224)).astype(np.float32))
+    with torch.inference_mode():
+        latent = tokenizer.tokens_to_embedding(tokens)
+        ours = inference.denoise(tokenizer, latent, noise, Sampling(diffusion_steps=2))
+        monkeypatch.setattr(torch, "randn", lambda *shape, **options: noise.clone())
+        theirs = tokenizer.decode_tokens(tokens, timesteps=2, image_size=224)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_sampling_takes_the_same_nucleus_as_upstream():
+    import torch
+    from terratorch.models.backbones.terramind.model.generate import GenerationSampler
+
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 400)).astype(np.float32) * 2)
+    for top_p, top_k in [(0.8, 0), (0.0, 10), (0.5, 30), (0.0, 0), (1.0, 400)]:
+        kept = GenerationSampler(torch.nn.Identity()).top_k_top_p_filtering(logits.clone(), top_k, top_p)
+        ranked, order = inference._nucleus(logits, top_p, top_k)
+        ours = torch.full_like(logits, -float("inf")).scatter_(1, order, ranked)
+        assert torch.equal(ours.isfinite(), kept.isfinite()), (top_p, top_k)
+
+
+def test_draws_follow_the_temperature_and_agree_between_shifted_tiles():
+    import torch
+
+    from terramind_xr.random import Stream
+
+    rng = np.random.default_rng(0)
+    # One field of logits over 17 patches, seen by two tiles that are 3 patches apart.
+    field = torch.from_numpy(rng.normal(size=(14, 17, 50)).astype(np.float32))
+    tiles = torch.stack([field[:, :14], field[:, 3:]]).flatten(1, 2)
+    stream, sampling = Stream(0, "LULC/tokens"), Sampling(temperature=1.0)
+    drawn = inference.sample_tokens(tiles, np.array([[0, 0], [0, 48]]), (14, 14), stream, sampling)
+    first, second = drawn.reshape(2, 14, 14)
+    assert torch.equal(first[:, 3:], second[:, :11])
+    greedy = tiles.argmax(dim=-1)
+    assert (drawn != greedy).any()
+    cold = inference.sample_tokens(
+        tiles, np.array([[0, 0], [0, 48]]), (14, 14), stream, Sampling(temperature=1e-4)
+    )
+    assert torch.equal(cold, greedy)
