@@ -25,6 +25,17 @@ def terramesh():
     return folder
 
 
+@pytest.fixture(scope="session")
+def released(tmp_path_factory):
+    """Folder with the files of the tiny model as released, full shapes, random weights."""
+    import upstream
+
+    folder = tmp_path_factory.mktemp("released")
+    upstream.save_random_backbone(folder)
+    upstream.save_random_tokenizer(folder, "LULC")
+    return folder
+
+
 @pytest.fixture
 def one_thread():
     """Torch on one thread, as in a dask worker, so that both sides compute the same bytes."""

@@ -4,7 +4,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-import rioxarray  # noqa: F401 (the accessor)
+import rioxarray
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,6 +204,23 @@ def test_probabilities_sum_to_one_and_agree_with_the_codes(scene):
     np.testing.assert_array_equal(computed.argmax("lulc_class"), generate(scene))
 
 
+def test_tokens_of_land_cover_and_ndvi_can_be_inputs(scene):
+    """As pixels: they are tokenized on the way in, and they change the result."""
+    with terramind_xr.set_options(model="demo"):
+        without = scene.terramind.generate("NDVI", inputs=["S2L2A"], diffusion_steps=1)
+        with_ = scene.terramind.generate("NDVI", inputs=["S2L2A", "LULC"], diffusion_steps=1)
+    assert with_.attrs["terramind_inputs"] == "S2L2A LULC"
+    assert (without != with_).any()
+    assert abs(float((without - with_).mean())) < 0.2
+
+
+def test_a_dataarray_and_the_free_function_do_the_same(scene):
+    expected = generate(scene)
+    np.testing.assert_array_equal(scene.S2L2A.terramind.generate("LULC", model="demo"), expected)
+    np.testing.assert_array_equal(terramind_xr.generate(scene.S2L2A, "LULC", model="demo"), expected)
+    assert scene.terramind.generate.__doc__ == terramind_xr.generate.__doc__
+
+
 def test_several_outputs_give_a_dataset_in_order(scene):
     result = generate(lazy(scene), ["NDVI", "LULC"])
     assert list(result.data_vars) == ["NDVI", "LULC"]
@@ -262,7 +279,6 @@ def test_a_plan_counts_what_will_be_done(scene):
 
 
 def test_the_real_tiles_run_and_keep_their_place(terramesh):
-    import rioxarray
 
     for path in sorted((terramesh / "S2L2A").glob("*.tif")):
         ds = terramind_xr.open_rasters({"S2L2A": path}, chunks=100)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import TrivialKernel, oracle
 
+from kernels import TrivialKernel, oracle
 from terramind_xr.graph import Source, map_tiles
 from terramind_xr.tiling import Tiling
 
@@ -105,7 +105,8 @@ def test_tiles_without_a_valid_pixel_are_not_run():
     seen.clear()
     values = np.full((1, 1000, 1000), np.nan, "float32")
     values[:, 500, 700] = 3.0
-    blended = run(da.from_array(values, chunks=300), CountingKernel(), overlap=32)[0].compute(scheduler="sync")
+    lazy = run(da.from_array(values, chunks=300), CountingKernel(), overlap=32)[0]
+    blended = lazy.compute(scheduler="sync")
     assert all(y <= 500 < y + 224 and x <= 700 < x + 224 for y, x in seen)
     assert (blended == -9).sum() == 1000 * 1000 - 1
     assert blended[0, 500, 700] == 3

@@ -10,7 +10,6 @@ import threading
 from pathlib import Path
 
 import pytest
-import upstream
 
 import terramind_xr
 from terramind_xr import OptionError, WeightsError, weights
@@ -33,18 +32,10 @@ def lay_out(cache: Path, file: Path, repository: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("released")
-    upstream.save_random_backbone(folder)
-    upstream.save_random_tokenizer(folder, "LULC")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory, files):
+def home(tmp_path_factory, released):
     home = tmp_path_factory.mktemp("huggingface")
-    lay_out(home / "hub", files / "TerraMind_v1_tiny.pt", "TerraMind-1.0-tiny")
-    lay_out(home / "hub", files / "TerraMind_Tokenizer_LULC.pt", "TerraMind-1.0-Tokenizer-LULC")
+    lay_out(home / "hub", released / "TerraMind_v1_tiny.pt", "TerraMind-1.0-tiny")
+    lay_out(home / "hub", released / "TerraMind_Tokenizer_LULC.pt", "TerraMind-1.0-Tokenizer-LULC")
     return home
 
 
@@ -56,13 +47,14 @@ def cached(home, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
-def test_the_hubs_cache_is_found_offline_with_revision_and_digest(cached, files):
+def test_the_hubs_cache_is_found_offline_with_revision_and_digest(cached, released):
     recipe = find("terramind_v1_tiny", ["LULC"])
     assert recipe.backbone.source == "hub:ibm-esa-geospatial/TerraMind-1.0-tiny"
     assert recipe.backbone.revision == COMMIT
-    assert recipe.backbone.digest == hashlib.sha256((files / "TerraMind_v1_tiny.pt").read_bytes()).hexdigest()
+    content = (released / "TerraMind_v1_tiny.pt").read_bytes()
+    assert recipe.backbone.digest == hashlib.sha256(content).hexdigest()
     assert recipe == find(f"terramind_v1_tiny@{COMMIT}", ["LULC"])
-    assert recipe.digest == find(files, ["LULC"]).digest
+    assert recipe.digest == find(released, ["LULC"]).digest
     assert len(pickle.dumps(recipe)) < 2000
 
 
@@ -104,7 +96,7 @@ def test_an_unknown_model_names_the_known_ones(name):
         find(name, ["LULC"])
 
 
-def test_a_folder_must_hold_one_model(tmp_path, files):
+def test_a_folder_must_hold_one_model(tmp_path, released):
     with pytest.raises(WeightsError, match="holds 0 model files"):
         find(tmp_path, [])
     for size in ("tiny", "base"):
@@ -113,58 +105,58 @@ def test_a_folder_must_hold_one_model(tmp_path, files):
         find(tmp_path, [])
 
 
-def altered(files, tmp_path, change):
+def altered(released, tmp_path, change):
     """Folder with a changed backbone, and a load of it."""
     import torch
 
     path = tmp_path / "TerraMind_v1_tiny.pt"
-    state = torch.load(files / path.name, weights_only=True)
+    state = torch.load(released / path.name, weights_only=True)
     change(state)
     torch.save(state, path)
     return weights.sampler(find(tmp_path, []), ("untok_sen2l2a@224",), ("tok_lulc@224",), "cpu")
 
 
-def test_a_missing_key_is_an_error(files, tmp_path):
+def test_a_missing_key_is_an_error(released, tmp_path):
     with pytest.raises(WeightsError, match=r"1 missing: encoder\.3\.mlp\.fc1\.weight"):
-        altered(files, tmp_path, lambda state: state.pop("encoder.3.mlp.fc1.weight"))
+        altered(released, tmp_path, lambda state: state.pop("encoder.3.mlp.fc1.weight"))
 
 
-def test_a_renamed_key_is_an_error(files, tmp_path):
+def test_a_renamed_key_is_an_error(released, tmp_path):
     def rename(state):
         state["encodr.norm"] = state.pop("encoder_norm.weight")
 
     with pytest.raises(WeightsError, match=r"missing: encoder_norm\.weight; 1 unknown: encodr\.norm"):
-        altered(files, tmp_path, rename)
+        altered(released, tmp_path, rename)
 
 
-def test_an_unknown_modality_prefix_is_an_error(files, tmp_path):
+def test_an_unknown_modality_prefix_is_an_error(released, tmp_path):
     def add(state):
         state["encoder_embeddings.tok_moon@224.mod_emb"] = state["encoder_embeddings.tok_lulc@224.mod_emb"]
 
     with pytest.raises(WeightsError, match="1 unknown: encoder_embeddings.tok_moon@224"):
-        altered(files, tmp_path, add)
+        altered(released, tmp_path, add)
 
 
-def test_weights_of_another_size_are_an_error(files, tmp_path):
+def test_weights_of_another_size_are_an_error(released, tmp_path):
     def widen(state):
         import torch
 
         state["decoder_proj_context.weight"] = torch.zeros(384, 384)
 
     with pytest.raises(WeightsError, match=r"of another shape: decoder_proj_context.weight: \(384, 384\)"):
-        altered(files, tmp_path, widen)
+        altered(released, tmp_path, widen)
 
 
-def test_modalities_that_were_not_asked_for_may_be_in_the_file_or_not(files, tmp_path):
+def test_modalities_that_were_not_asked_for_may_be_in_the_file_or_not(released, tmp_path):
     def drop(state):
         for key in [key for key in state if "untok_dem" in key]:
             del state[key]
 
-    assert altered(files, tmp_path, drop) is not None
+    assert altered(released, tmp_path, drop) is not None
 
 
-def test_a_truncated_file_is_an_error(files, tmp_path):
-    content = (files / "TerraMind_v1_tiny.pt").read_bytes()
+def test_a_truncated_file_is_an_error(released, tmp_path):
+    content = (released / "TerraMind_v1_tiny.pt").read_bytes()
     (tmp_path / "TerraMind_v1_tiny.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(WeightsError, match="damaged or truncated.*fetch it again"):
         weights.sampler(find(tmp_path, []), ("untok_sen2l2a@224",), ("tok_lulc@224",), "cpu")
@@ -185,12 +177,12 @@ def test_a_pickle_with_code_is_refused(tmp_path):
     assert not marker.exists()
 
 
-def test_weights_are_loaded_once_by_many_threads(files, monkeypatch):
+def test_weights_are_loaded_once_by_many_threads(released, monkeypatch):
     loads = []
     read = weights._read
     monkeypatch.setattr(weights, "_read", lambda path: loads.append(path) or read(path))
     weights._load_sampler.cache_clear()
-    recipe, found = find(files, []), []
+    recipe, found = find(released, []), []
 
     def load():
         found.append(weights.sampler(recipe, ("untok_sen2l2a@224",), ("tok_lulc@224",), "cpu"))
@@ -215,7 +207,8 @@ def state():
 before = state()
 terramind_xr.synthetic.scene(64).terramind.generate(["LULC", "NDVI"], model="demo").compute(scheduler="sync")
 after = state()
-print([name for name, a, b in zip("environ filters random torch numpy threads dtype".split(), before, after) if a != b])
+names = "environ filters random torch numpy threads dtype".split()
+print([name for name, a, b in zip(names, before, after) if a != b])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import upstream
 
+import upstream
 from terramind_xr import inference, weights
 from terramind_xr.inference import Sampling
 from terramind_xr.modalities import modalities
@@ -11,14 +11,6 @@ from terramind_xr.models import find
 
 BATCH = 2
 PLACES = np.zeros((BATCH, 2), np.int64)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    upstream.save_random_backbone(folder)
-    upstream.save_random_tokenizer(folder, "LULC")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +60,8 @@ def test_the_sizes_are_those_of_upstreams_generation_models(size, monkeypatch):
     from terratorch.models.backbones.terramind.model import terramind, terramind_register
 
     given = {}
-    monkeypatch.setattr(terramind_register, "TerraMindGeneration", lambda **options: given.update(theirs=options))
+    record = lambda **options: given.update(theirs=options)  # noqa: E731
+    monkeypatch.setattr(terramind_register, "TerraMindGeneration", record)
     monkeypatch.setattr(terramind, "TerraMind", lambda **options: given.update(ours=options))
     getattr(terramind_register, f"terramind_v1_{size}_generate")()
     weights.build_backbone(f"terramind_v1_{size}", (), ())
@@ -83,25 +76,25 @@ def test_the_sizes_are_those_of_upstreams_generation_models(size, monkeypatch):
 
 
 @pytest.mark.parametrize("names", [("S2L2A",), ("S2L2A", "S1GRD")])
-def test_land_cover_equals_upstreams_generation(folder, raw, names):
+def test_land_cover_equals_upstreams_generation(released, raw, names):
     import torch
 
-    theirs = upstream.build_upstream(folder, list(names), ["LULC"])
+    theirs = upstream.build_upstream(released, list(names), ["LULC"])
     with torch.inference_mode():
         expected = theirs(tensors(raw, names))["LULC"].softmax(dim=1).numpy()
-    recipe = find(folder, ["LULC"])
+    recipe = find(released, ["LULC"])
     pixels = {name: standardized(name, raw[name]) for name in names}
     ours = inference.generate(recipe, pixels, everything(names), ("LULC",), PLACES, Sampling())["LULC"]
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("names", [("S2L2A",), ("S2L2A", "S1GRD")])
-def test_encoder_logits_and_tokens_equal_upstreams(folder, raw, names):
+def test_encoder_logits_and_tokens_equal_upstreams(released, raw, names):
     """Upstream's own step decodes tokens in random order: they are put back in raster order."""
     import torch
 
-    theirs = upstream.build_upstream(folder, list(names), ["LULC"]).sampler
-    recipe = find(folder, ["LULC"])
+    theirs = upstream.build_upstream(released, list(names), ["LULC"]).sampler
+    recipe = find(released, ["LULC"])
     pixels = {name: standardized(name, raw[name]) for name in names}
     statistics = upstream_statistics()
     for name, values in pixels.items():
@@ -154,10 +147,10 @@ def upstream_statistics():
     }
 
 
-def test_a_second_output_is_conditioned_on_the_first_as_upstream(folder, raw):
+def test_a_second_output_is_conditioned_on_the_first_as_upstream(released, raw):
     import torch
 
-    recipe = find(folder, ["LULC"])
+    recipe = find(released, ["LULC"])
     pixels = {"S2L2A": standardized("S2L2A", raw["S2L2A"])}
     with inference._session(Sampling()) as device:
         ours = inference.generate_tokens(
@@ -171,9 +164,9 @@ def test_a_second_output_is_conditioned_on_the_first_as_upstream(folder, raw):
     assert not torch.equal(alone["tok_ndvi@224"], expected["tok_ndvi@224"])
 
 
-def test_hidden_patches_change_nothing_in_the_others(folder, raw):
+def test_hidden_patches_change_nothing_in_the_others(released, raw):
     """What lies in patches that the encoder may not see has no influence, alone or in a batch."""
-    recipe = find(folder, ["LULC"])
+    recipe = find(released, ["LULC"])
     pixels = {"S2L2A": standardized("S2L2A", raw["S2L2A"])}
     visible = everything(["S2L2A"])
     visible["S2L2A"][0, :5] = False
@@ -182,9 +175,8 @@ def test_hidden_patches_change_nothing_in_the_others(folder, raw):
     pixels["S2L2A"][0, :, :80] = 123.0
     second = inference.generate(recipe, pixels, visible, ("LULC",), PLACES, Sampling())["LULC"]
     np.testing.assert_array_equal(first, second)
-    alone = inference.generate(
-        recipe, {"S2L2A": pixels["S2L2A"][:1]}, {"S2L2A": visible["S2L2A"][:1]}, ("LULC",), PLACES[:1], Sampling()
-    )["LULC"]
+    pixels, visible = ({name: values[:1] for name, values in each.items()} for each in (pixels, visible))
+    alone = inference.generate(recipe, pixels, visible, ("LULC",), PLACES[:1], Sampling())["LULC"]
     np.testing.assert_allclose(alone[0], first[0], atol=1e-6)
 
 

@@ -60,12 +60,13 @@ def build_upstream(folder: Path, inputs: list[str], outputs: list[str], size: st
     backbone.load_state_dict({key: state[key] for key in backbone.state_dict()})
     for key, tokenizer in model.tokenizer.items():
         name = {"lulc": "LULC", "ndvi": "NDVI", "dem": "DEM"}[key.removeprefix("tok_").removesuffix("@224")]
-        tokenizer.load_state_dict(torch.load(Path(folder) / f"TerraMind_Tokenizer_{name}.pt", weights_only=True))
+        path = Path(folder) / f"TerraMind_Tokenizer_{name}.pt"
+        tokenizer.load_state_dict(torch.load(path, weights_only=True))
     return model.eval()
 
 
 def generated_tokens(sampler, pixels, outputs):
-    """Tokens by upstream's own loop, driven as ``TerraMindGeneration.forward`` drives it, at temperature 0."""
+    """Tokens by upstream's own loop, driven as ``TerraMindGeneration.forward`` does, at temperature 0."""
     import torch
     from terratorch.models.backbones.terramind.model.generate import (
         build_chained_generation_schedules,

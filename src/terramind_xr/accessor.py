@@ -28,8 +28,8 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-@xr.register_dataset_accessor("terramind")
-@xr.register_dataarray_accessor("terramind")
+@xr.register_dataset_accessor("terramind")  # type: ignore[no-untyped-call]
+@xr.register_dataarray_accessor("terramind")  # type: ignore[no-untyped-call]
 class TerramindAccessor:
     """TerraMind on a Dataset or DataArray; every method is a function of the package.
 

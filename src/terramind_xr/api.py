@@ -14,14 +14,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from terramind_xr.models import find as find_weights
 from terramind_xr.bands import ModalityInput, as_dataset, find_inputs, lookup
 from terramind_xr.errors import InputError, OptionError, TerramindWarning
 from terramind_xr.graph import Source, map_tiles
 from terramind_xr.inference import Sampling
 from terramind_xr.kernels import GenerateKernel, KernelInput
 from terramind_xr.modalities import modalities
-from terramind_xr.options import Precision, check_device, check_precision, get_options
+from terramind_xr.models import find as find_weights
+from terramind_xr.options import Precision, get_options
 from terramind_xr.plan import Plan, estimate
 from terramind_xr.results import label, provenance
 from terramind_xr.tiling import Tiling
@@ -126,20 +126,22 @@ def generate(
     >>> lulc.dims, lulc.dtype, lulc.rio.crs.to_epsg() == ds.rio.crs.to_epsg()
     (('y', 'x'), dtype('uint8'), True)
     """
-    call = _prepare(
-        obj,
-        outputs,
-        inputs=inputs,
-        model=model,
-        offset=offset,
-        mask=mask,
-        probabilities=probabilities,
-        sampling=_sampling(
-            seed, temperature, top_p, top_k, diffusion_steps, clamp, device, precision, decoding_steps, samples
-        ),
-        overlap=overlap,
-        batch_size=batch_size,
+    _refuse_what_is_not_there_yet(decoding_steps=decoding_steps, samples=samples)
+    options = get_options()
+    sampling = Sampling(
+        seed=seed,
+        temperature=0.0 if temperature is None else temperature,
+        top_p=top_p,
+        top_k=top_k,
+        diffusion_steps=diffusion_steps,
+        clamp=clamp,
+        device=options.device if device is None else device,
+        precision=precision or options.precision,
     )
+    call = _prepare(
+        obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
+        sampling=sampling, overlap=overlap, batch_size=batch_size,
+    )  # fmt: skip
     arrays = map_tiles(
         call.sources, call.kernel, call.tiling, extra=call.extra_shape, batch_size=call.batch_size
     )
@@ -269,7 +271,7 @@ def _prepare(
     """Check everything that a call says, on metadata alone, and put it in order."""
     targets = _targets(outputs)
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise OptionError(f"batch_size={batch_size!r} cannot be used: it must be a whole number of tiles >= 1.")
+        raise OptionError(f"batch_size={batch_size!r} cannot be used: expected a whole number of tiles >= 1.")
     found, offsets = _checked_inputs(_chunked(as_dataset(obj)), inputs, targets, offset)
     first = next(iter(found.values()))
     tiling = Tiling.of(
@@ -325,51 +327,10 @@ def _targets(outputs: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _sampling(
-    seed: int,
-    temperature: float | None,
-    top_p: float,
-    top_k: int,
-    diffusion_steps: int,
-    clamp: Literal["upstream"] | None,
-    device: str | None,
-    precision: Precision | None,
-    decoding_steps: int,
-    samples: int,
-) -> Sampling:
-    """Check how tokens are drawn and decoded; fill in the session's options."""
-    options = get_options()
-    device, precision = device or options.device, precision or options.precision
-    check_device(device)
-    check_precision(precision)
-    for name, value in {"decoding_steps": decoding_steps, "samples": samples}.items():
+def _refuse_what_is_not_there_yet(**options: int) -> None:
+    for name, value in options.items():
         if value != 1:
             raise OptionError(f"{name}={value!r} is not available yet; leave it at 1.")
-    rules = {
-        "seed": (seed, isinstance(seed, int | np.integer), "a whole number"),
-        "temperature": (temperature, temperature is None or temperature >= 0, "None or a number >= 0"),
-        "top_p": (top_p, 0 <= top_p <= 1, "a number from 0 to 1"),
-        "top_k": (top_k, isinstance(top_k, int) and top_k >= 0, "a whole number >= 0"),
-        "diffusion_steps": (
-            diffusion_steps,
-            isinstance(diffusion_steps, int) and 1 <= diffusion_steps <= 1000,
-            "a whole number from 1 to 1000",
-        ),
-        "clamp": (clamp, clamp in ("upstream", None), "'upstream' or None"),
-    }
-    for name, (value, right, expected) in rules.items():
-        if not right:
-            raise OptionError(f"{name}={value!r} cannot be used: expected {expected}.")
-    return Sampling(
-        seed=int(seed),
-        temperature=float(temperature or 0),
-        top_p=float(top_p),
-        top_k=top_k,
-        diffusion_steps=diffusion_steps,
-        clamp=clamp,
-        device=device,
-        precision=precision,
-    )
 
 
 def _checked_inputs(
@@ -395,9 +356,7 @@ def _chunked(ds: xr.Dataset) -> xr.Dataset:
     """Variables that still lie in a file become lazy chunks, so that they are never loaded whole."""
     # `.data` of such a variable would read it, and keep it in the user's object.
     unread = [
-        name
-        for name, array in ds.data_vars.items()
-        if array.chunks is None and not array.variable._in_memory
+        name for name, array in ds.data_vars.items() if array.chunks is None and not array.variable._in_memory
     ]
     return ds.assign({name: ds[name].chunk("auto") for name in unread})
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from terramind_xr.tiling import WEIGHT_ONE, AxisTiling, Interval, TilePlace, Tiling
 
 Array = NDArray[Any]
+_Keys = dict[tuple[int, ...], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -240,10 +241,10 @@ def _piece_refs(name: str, lead: tuple[int, ...], rows: range, cols: range) -> A
 
 def _add_margins(
     tasks: dict[Any, Any], token: str, tiling: Tiling, place: tuple[int, ...]
-) -> tuple[dict[tuple[int, int], list[Any]], dict[tuple[int, int], list[Any]]]:
+) -> tuple[_Keys, _Keys]:
     """Add the tasks that cut margins for the neighbours; return their keys by chunk and by block."""
-    incoming = {chunk: [] for chunk in np.ndindex(*tiling.shape)}
-    outgoing = {chunk: [] for chunk in np.ndindex(*tiling.shape)}
+    incoming: _Keys = {chunk: [] for chunk in np.ndindex(*tiling.shape)}
+    outgoing: _Keys = {chunk: [] for chunk in np.ndindex(*tiling.shape)}
     for row, col in incoming:
         for i, j in itertools.product(tiling.y.touching(row), tiling.x.touching(col)):
             if (i, j) == (row, col):
@@ -371,7 +372,7 @@ def _finish_window(work: _Work, index: int, y: Interval, x: Interval, parts: lis
             continue
         here = (both[0].within(y), both[1].within(x))
         there = (both[0].within(part.y), both[1].within(part.x))
-        valid[here] |= part.valid[there]
+        valid[here] = part.valid[there]
         if part.sums is not None:
             total[..., *here] += part.sums[index][..., *there]
     return work.kernel.finish(index, total * WEIGHT_ONE**-2, valid)

@@ -20,7 +20,7 @@ from terramind_xr import weights
 from terramind_xr.errors import OptionError
 from terramind_xr.modalities import PATCH, Modality, modalities
 from terramind_xr.models import Recipe
-from terramind_xr.options import Precision
+from terramind_xr.options import Precision, check_device, check_precision
 from terramind_xr.random import Stream
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _run_lock = threading.Lock()
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn and decoded.
+
+    Raises OptionError for values that cannot be used.
 
     Parameters
     ----------
@@ -62,6 +64,32 @@ class Sampling:
     clamp: Literal["upstream"] | None = "upstream"
     device: str | None = None
     precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        check_precision(self.precision)
+        rules = {
+            "seed": (_is_whole(self.seed), "a whole number"),
+            "temperature": (_is_number(self.temperature) and self.temperature >= 0, "None or a number >= 0"),
+            "top_p": (_is_number(self.top_p) and 0 <= self.top_p <= 1, "a number from 0 to 1"),
+            "top_k": (_is_whole(self.top_k) and self.top_k >= 0, "a whole number >= 0"),
+            "diffusion_steps": (
+                _is_whole(self.diffusion_steps) and 1 <= self.diffusion_steps <= 1000,
+                "a whole number from 1 to 1000",
+            ),
+            "clamp": (self.clamp in ("upstream", None), "'upstream' or None"),
+        }
+        for name, (right, expected) in rules.items():
+            if not right:
+                raise OptionError(f"{name}={getattr(self, name)!r} cannot be used: expected {expected}.")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or isinstance(value, float | np.floating)
 
 
 def standardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:

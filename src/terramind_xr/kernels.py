@@ -52,7 +52,7 @@ class KernelInput:
         values = self.conversion.apply(raw)
         # A copy where the conversion had nothing to do: regions are shared with other tasks.
         values = values - np.float32(self.offset) if self.offset else values
-        valid = np.isfinite(values).all(axis=0)
+        valid = np.asarray(np.isfinite(values).all(axis=0))
         if modality.nodata is not None:
             # One dark band can be 0 by chance; all of them are not.
             valid &= (raw != modality.nodata).any(axis=0)
@@ -148,5 +148,4 @@ def _patches(valid: Mask) -> Mask:
     """Patches (tile, row, column) that hold a valid pixel."""
     tiles, height, width = valid.shape
     patches = valid.reshape(tiles, height // PATCH, PATCH, width // PATCH, PATCH)
-    result: Mask = patches.any(axis=(2, 4))
-    return result
+    return np.asarray(patches.any(axis=(2, 4)))

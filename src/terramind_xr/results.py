@@ -94,7 +94,7 @@ def provenance(recipe: Recipe, sampling: Sampling, **more: Any) -> dict[str, Any
         "terramind_model": recipe.name,
         "terramind_revision": recipe.backbone.revision or None,
         "terramind_weights_sha256": recipe.digest,
-        "terramind_seed": sampling.seed,
+        "terramind_seed": int(sampling.seed),
         "terramind_temperature": float(sampling.temperature),
         "terramind_diffusion_steps": sampling.diffusion_steps,
         "terramind_clamp": sampling.clamp or "none",

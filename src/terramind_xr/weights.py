@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def untouched_globals() -> Iterator[None]:
     """
     import torch
 
-    environment, filters = dict(os.environ), warnings.filters[:]
+    environment, filters = dict(os.environ), list(warnings.filters)
     states = python_random.getstate(), np.random.get_state()  # noqa: NPY002 (kept, not drawn from)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -51,7 +51,7 @@ def untouched_globals() -> Iterator[None]:
         for key in set(os.environ) - set(environment):
             del os.environ[key]
         os.environ.update(environment)
-        warnings.filters[:] = filters
+        cast("list[Any]", warnings.filters)[:] = filters
         python_random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
 
@@ -104,7 +104,8 @@ def _load_sampler(
             model = _fill(miniature.build_backbone(demo_config()), file)
         else:
             # A checkpoint holds the embeddings of every modality, also of those that are not asked for.
-            known = tuple(f"{kind}_embeddings.{key}." for kind in ("encoder", "decoder") for key in MODALITY_INFO)
+            kinds = ("encoder_embeddings", "decoder_embeddings")
+            known = tuple(f"{kind}.{key}." for kind in kinds for key in MODALITY_INFO)
             model = _fill(build_backbone(name, encoded, decoded), file, optional=known)
         return GenerationSampler(model).to(device)
 
