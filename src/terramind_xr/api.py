@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from terramind_xr.bands import ModalityInput, as_dataset, find_inputs, lookup
+from terramind_xr.bands import ModalityInput, as_dataset, lookup
 from terramind_xr.errors import InputError, OptionError, TerramindWarning
 from terramind_xr.graph import Source, map_tiles
 from terramind_xr.inference import Sampling
@@ -26,9 +26,9 @@ from terramind_xr.plan import Plan, estimate
 from terramind_xr.results import label, provenance
 from terramind_xr.tiling import Tiling
 from terramind_xr.units import conversion
-from terramind_xr.validate import check_inputs
+from terramind_xr.validate import examine
 
-Inputs = Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
+Inputs = str | Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
 Mask = xr.DataArray | Mapping[str, xr.DataArray] | None
 ModelName = str | os.PathLike[str] | None
 
@@ -251,8 +251,14 @@ class _Call:
             spatial=(first.y_dim, first.x_dim),
             extra=self.extra,
             attrs=attrs,
+            band_dim=f"band_{name}" if self._banded > 1 else "band",
             probabilities=self.kernel.probabilities,
         )
+
+    @property
+    def _banded(self) -> int:
+        """Outputs with several bands: in one Dataset each needs a band dim of its own."""
+        return sum(len(modalities[name].bands) > 1 for name in self.outputs)
 
 
 def _prepare(
@@ -272,7 +278,7 @@ def _prepare(
     targets = _targets(outputs)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise OptionError(f"batch_size={batch_size!r} cannot be used: expected a whole number of tiles >= 1.")
-    found, offsets = _checked_inputs(_chunked(as_dataset(obj)), inputs, targets, offset)
+    found, offsets = _checked_inputs(as_dataset(obj), inputs, targets, offset)
     first = next(iter(found.values()))
     tiling = Tiling.of(
         (first.data.sizes[first.y_dim], first.data.sizes[first.x_dim]),
@@ -337,28 +343,17 @@ def _checked_inputs(
     ds: xr.Dataset, inputs: Inputs, targets: tuple[str, ...], offset: str | float
 ) -> tuple[dict[str, ModalityInput], dict[str, float]]:
     """Inputs that passed every check, and their Sentinel-2 offsets; all faults come as one error."""
-    both = sorted(set(inputs or ()) & set(targets))
+    named = {inputs} if isinstance(inputs, str) else set(inputs or ())
+    both = sorted(named & set(targets))
     if both:
         raise OptionError(
             f"{', '.join(both)} is named as input and as output. Leave it out of inputs to generate it."
         )
-    found, faults = find_inputs(ds, inputs, exclude=targets)
-    report, offsets = check_inputs(found, offset)
-    faults = [*faults, *(str(check) for check in report.errors)]
-    if faults:
-        raise InputError(faults)
-    for check in report.warnings:
+    examined = examine(ds, inputs, exclude=targets, offset=offset)
+    examined.report.raise_for_errors()
+    for check in examined.report.warnings:
         warnings.warn(str(check), TerramindWarning, stacklevel=4)
-    return found, offsets
-
-
-def _chunked(ds: xr.Dataset) -> xr.Dataset:
-    """Variables that still lie in a file become lazy chunks, so that they are never loaded whole."""
-    # `.data` of such a variable would read it, and keep it in the user's object.
-    unread = [
-        name for name, array in ds.data_vars.items() if array.chunks is None and not array.variable._in_memory
-    ]
-    return ds.assign({name: ds[name].chunk("auto") for name in unread})
+    return examined.inputs, examined.offsets
 
 
 def _masks(mask: Mask, found: Mapping[str, ModalityInput]) -> dict[str, xr.DataArray]:

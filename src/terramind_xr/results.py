@@ -23,6 +23,7 @@ def label(
     spatial: tuple[str, str],
     extra: Mapping[str, xr.DataArray],
     attrs: Mapping[str, Any],
+    band_dim: str = "band",
     probabilities: bool = False,
 ) -> xr.DataArray:
     """Name a generated array and give it the coordinates of the input.
@@ -41,11 +42,13 @@ def label(
         Coordinates of the extra dims by dim, in order.
     attrs
         How the result was made.
+    band_dim
+        Dim of the bands of a modality that has several.
     probabilities
         Whether `data` holds class probabilities.
     """
     modality = modalities[name]
-    layer, layer_coords = _layer(name, probabilities)
+    layer, layer_coords = _layer(name, band_dim, probabilities)
     dims = (*extra, *layer, *spatial)
     keep = {*extra, *spatial}
     coords = {key: value for key, value in like.coords.items() if set(value.dims) <= keep and key != "band"}
@@ -71,14 +74,14 @@ def label(
     return result
 
 
-def _layer(name: str, probabilities: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _layer(name: str, band_dim: str, probabilities: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Dim and coordinates that stand before y and x."""
     if name == "LULC":
         if not probabilities:
             return (), {}
         return ("lulc_class",), {"lulc_class": [each.name for each in lulc_classes]}
     bands = modalities[name].band_names
-    return (("band",), {"band": list(bands)}) if len(bands) > 1 else ((), {})
+    return ((band_dim,), {band_dim: list(bands)}) if len(bands) > 1 else ((), {})
 
 
 def _class_attrs() -> dict[str, Any]:

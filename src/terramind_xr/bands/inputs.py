@@ -1,0 +1,314 @@
+"""From the user's variables to one array for each modality, bands in model order. Reads no pixel."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from terramind_xr.bands.check import Check
+from terramind_xr.bands.grid import difference, spatial_dims
+from terramind_xr.bands.labels import LABEL_ATTRS, LABEL_COORDS, WAVELENGTH_COORDS, band_dim, best_labels
+from terramind_xr.modalities import Modality
+
+OFFSET_KEYS = (
+    "boa_add_offset", "BOA_ADD_OFFSET", "radio_add_offset", "RADIO_ADD_OFFSET",
+    "boa_offset_applied", "earthsearch:boa_offset_applied",
+    "processing_baseline", "s2:processing_baseline",
+)  # fmt: skip
+"""Metadata that tell the radiometric offset of Sentinel-2; read from the dataset, too."""
+
+_REFLECTANCE_SCALE = 1e-4  # 1 / QUANTIFICATION_VALUE of Sentinel-2 products
+
+
+@dataclass(frozen=True)
+class ModalityInput:
+    """One modality as the models want it laid out, still in the user's units.
+
+    Parameters
+    ----------
+    modality
+        The row of the modality table.
+    data
+        Dimensions ``(*extra, "band", y_dim, x_dim)``; bands in model order, coordinate ``band`` with ESA
+        names; numpy stays numpy, everything else is dask.
+    variables
+        Names of the user's variables it was made of.
+    y_dim, x_dim
+        Names of the spatial dimensions.
+    units
+        Unit of the numbers in `data`: the attribute ``units`` or, for packed Sentinel-2 reflectance, what
+        the CF ``scale_factor`` says of them; None when both are silent.
+    nodata
+        Declared value of pixels without data (NaN included), or None.
+    """
+
+    modality: Modality
+    data: xr.DataArray
+    variables: tuple[str, ...]
+    y_dim: str
+    x_dim: str
+    units: str | None
+    nodata: float | None
+
+    @property
+    def title(self) -> str:
+        """What messages call it: the user's variable, or the modality where it is made of several."""
+        return self.variables[0] if len(self.variables) == 1 else self.modality.name
+
+
+def units_of(data: xr.DataArray, modality: Modality) -> str | None:
+    """Unit of the numbers as they stand in memory, or None.
+
+    CF units are those of the unpacked values. Integers with an unapplied ``scale_factor`` of 0.0001 are
+    therefore digital numbers; floats that were unpacked with it are reflectance.
+    """
+    value = data.attrs.get("units")
+    if isinstance(value, list | tuple | np.ndarray):  # rioxarray gives one for each band
+        said = {str(item) for item in value if item}
+        value = said.pop() if len(said) == 1 else (", ".join(sorted(said)) or None)
+    text = None if value is None or not str(value).strip() else str(value).strip()
+    if modality.is_optical and is_packed_reflectance(data):
+        return "DN"
+    if modality.is_optical and text is None and data.dtype.kind == "f":
+        unpacked = packing(data.encoding)[0]
+        return "1" if math.isclose(unpacked, _REFLECTANCE_SCALE, rel_tol=1e-6) else None
+    return text
+
+
+def packing(attrs: Mapping[Any, Any]) -> tuple[float, float]:
+    """CF ``(scale_factor, add_offset)`` of attributes or encoding; (1, 0) where there are none."""
+    scale, offset = _number(attrs.get("scale_factor")), _number(attrs.get("add_offset"))
+    return (1.0 if scale is None else scale), (0.0 if offset is None else offset)
+
+
+def is_packed_reflectance(data: xr.DataArray) -> bool:
+    """Whether these are integers whose attributes say that they are reflectance × 10000, unapplied."""
+    scale = packing(data.attrs)[0]
+    return data.dtype.kind in "iu" and math.isclose(scale, _REFLECTANCE_SCALE, rel_tol=1e-6)
+
+
+def nodata_of(data: xr.DataArray) -> float | None:
+    """Declared value of pixels without data, as it stands in memory."""
+    keys = ("_FillValue", "nodata", "missing_value")
+    said = [_number(data.attrs.get(key)) for key in keys]
+    if data.dtype.kind in "iu":  # in floats, xarray has replaced the encoded value by NaN
+        said += [_number(data.encoding.get(key)) for key in keys]
+    return next((value for value in said if value is not None), None)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, list | tuple | np.ndarray) and np.size(value):
+        value = np.ravel(np.asarray(value, dtype=object))[0]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else None
+
+
+Outcome = tuple["ModalityInput | None", "list[Check]"]
+"""An input and its faults; with faults, it is what could be laid out, fit for further checks only."""
+
+
+def from_variable(ds: xr.Dataset, modality: Modality, name: str) -> Outcome:
+    """A modality from one variable, with a band dimension where it has several bands."""
+    data = _variable(ds, name)
+    spatial = spatial_dims(data)
+    if spatial is None:
+        return None, [_no_spatial(data, name)]
+    dim = band_dim(data, spatial)
+    single = len(modality.bands) == 1
+    faults: list[Check] = []
+    if dim is None:
+        data = data.expand_dims("band")
+        faults += [] if single else [_no_band_dim(ds[name], modality, name)]
+    else:
+        if not (single and data.sizes[dim] == 1):  # a single layer cannot be taken for another
+            positions, faults = _positions(data, dim, modality, name)
+            if not faults and positions != list(range(data.sizes[dim])):
+                data = data.isel({dim: positions})
+        data = _as_band(data, dim)
+    return _finish(ds, modality, data, (name,), spatial, named=not faults), faults
+
+
+def _no_band_dim(data: xr.DataArray, modality: Modality, name: str) -> Check:
+    return Check(
+        name, "bands", "error", f"dimensions {tuple(map(str, data.dims))} without one for bands",
+        f"the {len(modality.bands)} bands of {modality.name}: {', '.join(modality.band_names)}",
+        f"Give it a band dimension, or name a variable for each band: {mapping_call(modality)}.",
+    )  # fmt: skip
+
+
+def _as_band(data: xr.DataArray, dim: str) -> xr.DataArray:
+    """With `dim` called ``band``, and without its coordinates: they are replaced."""
+    stale = [name for name, coord in data.coords.items() if dim in coord.dims or name == "band"]
+    return data.drop_vars(stale).rename({dim: "band"} if dim != "band" else {})
+
+
+def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> tuple[list[int], list[Check]]:
+    """Where the bands are along `dim`, in model order, and what hinders to know."""
+    labels, matched = best_labels(data, dim, modality)
+    wanted = f"the names of {', '.join(modality.band_names)}"
+    if not matched and (labels is None or not labels.is_named):
+        said = f" (only {labels.source}: {_listed(labels.values)})" if labels else ""
+        listed = ", ".join(repr(band) for band in modality.band_names)
+        names = f"[{listed}]" if data.sizes[dim] == len(modality.bands) else "[…]"
+        return [], [Check(
+            name, "bands", "error", f"{data.sizes[dim]} bands along {dim!r} without names{said}",
+            f"{wanted}, as the order alone is not trusted",
+            f"Name them in the order they have: ds[{name!r}] = ds[{name!r}].assign_coords({dim}={names}), "
+            f"or read the file with terramind_xr.open_rasters({{{modality.name!r}: path}}).",
+        )]  # fmt: skip
+    faults = []
+    found = f"{labels.source}: {_listed(labels.values)}" if labels else "no labels"
+    missing = [band for band in modality.band_names if band not in matched]
+    twice = {band: places for band, places in matched.items() if len(places) > 1}
+    if missing:
+        faults.append(Check(
+            name, "bands", "error", f"no {', '.join(missing)} in {found}", wanted,
+            f"Add what is missing, or correct the names with .assign_coords({dim}=[…]).",
+        ))  # fmt: skip
+    if twice:
+        which = ", ".join(f"{band} at {' and '.join(map(str, places))}" for band, places in twice.items())
+        keep = [places[0] for places in matched.values()]
+        faults.append(Check(
+            name, "bands", "error", f"more than one candidate ({which}) in {found}", wanted,
+            f"Keep one of each, for example ds[{name!r}].isel({dim}={keep}).",
+        ))  # fmt: skip
+    return [matched[band][0] for band in modality.band_names if band in matched], faults
+
+
+def from_bands(ds: xr.Dataset, modality: Modality, chosen: Mapping[str, str]) -> Outcome:
+    """A modality from a variable for each band; `chosen` holds the variable's name by band."""
+    arrays = {chosen[band]: _variable(ds, chosen[band]) for band in modality.band_names if band in chosen}
+    spatial = {name: spatial_dims(data) for name, data in arrays.items()}
+    faults = [_no_spatial(arrays[name], name) for name, dims in spatial.items() if dims is None]
+    dims = {name: pair for name, pair in spatial.items() if pair is not None}
+    if not dims:
+        return None, faults
+    layers = {name: _one_layer(arrays[name], pair) for name, pair in dims.items()}
+    for differing, fault in (_other_grids(layers, dims, modality), *_other_metadata(layers, modality)):
+        if fault is not None:
+            faults.append(fault)
+            layers = {name: data for name, data in layers.items() if name not in differing}
+    first = next(iter(layers))
+    joined: xr.DataArray = xr.concat(
+        list(layers.values()),
+        dim="band", coords="minimal", compat="override", join="override", combine_attrs="override",
+    )  # fmt: skip
+    complete = not faults and len(layers) == len(modality.bands)
+    return _finish(ds, modality, joined, tuple(layers), dims[first], named=complete), faults
+
+
+def _one_layer(data: xr.DataArray, spatial: tuple[str, str]) -> xr.DataArray:
+    """Without the band dimension of size 1 that rioxarray gives to a file of one band."""
+    dim = band_dim(data, spatial)
+    if dim is not None and data.sizes[dim] == 1:
+        data = data.isel({dim: 0}, drop=True)
+    return data.drop_vars(["band", *LABEL_COORDS, *WAVELENGTH_COORDS], errors="ignore")
+
+
+Differing = tuple[Collection[str], "Check | None"]
+
+
+def _other_grids(
+    layers: Mapping[str, xr.DataArray], dims: Mapping[str, tuple[str, str]], modality: Modality
+) -> Differing:
+    """Layers that do not lie on the grid of the first, and the fault that tells so."""
+    first = next(iter(layers))
+    differing = {}
+    for name, data in layers.items():
+        how = difference(data, dims[name], layers[first], dims[first])
+        if how is None and data.dims != layers[first].dims:
+            how = f"dimensions {tuple(map(str, data.dims))} against {tuple(map(str, layers[first].dims))}"
+        if how is not None:
+            differing[name] = how
+    if not differing:
+        return (), None
+    which = "; ".join(f"{name}: {how}" for name, how in differing.items())
+    return differing, Check(
+        ", ".join(differing), "grid", "error", f"another grid than {first!r} ({which})",
+        f"the bands of {modality.name} on one grid of 10 m",
+        f"Resample, for example ds[{next(iter(differing))!r}].rio.reproject_match(ds[{first!r}]).",
+    )  # fmt: skip
+
+
+def _other_metadata(layers: Mapping[str, xr.DataArray], modality: Modality) -> Iterator[Differing]:
+    """Layers whose numbers mean something else than those of the first."""
+    first = next(iter(layers))
+    said: dict[str, dict[str, Any]] = {
+        "units": {name: units_of(data, modality) for name, data in layers.items()},
+        "nodata": {name: nodata_of(data) for name, data in layers.items()},
+        "scale_factor, add_offset": {name: packing(data.attrs) for name, data in layers.items()},
+    }
+    for what, values in said.items():
+        own = values[first]
+        # by their text: NaN is not equal to itself
+        differing = {name: value for name, value in values.items() if repr(value) != repr(own)}
+        if differing:
+            which = ", ".join(f"{value!r} in {name!r}" for name, value in differing.items())
+            yield differing, Check(
+                ", ".join(differing), "units" if what == "units" else "metadata", "error",
+                f"{what} {which}, but {own!r} in {first!r}", f"the same for all bands of {modality.name}",
+                "Convert the bands alike, or correct the attributes that are wrong.",
+            )  # fmt: skip
+
+
+def _finish(
+    ds: xr.Dataset,
+    modality: Modality,
+    data: xr.DataArray,
+    names: tuple[str, ...],
+    spatial: tuple[str, str],
+    named: bool,
+) -> ModalityInput:
+    units, nodata = units_of(data, modality), nodata_of(data)
+    encoding = dict(data.encoding)
+    data = data.transpose(..., "band", *spatial).rename(modality.name)
+    if named:
+        data = data.assign_coords(band=list(modality.band_names))
+    # Labels in attributes are of the old order; the text that open_rasters leaves in band_names stays.
+    stale = {key for key in LABEL_ATTRS if key != "band_names" or not isinstance(data.attrs.get(key), str)}
+    attrs = {key: value for key, value in data.attrs.items() if key not in stale}
+    if modality.is_optical:
+        attrs = {key: ds.attrs[key] for key in OFFSET_KEYS if key in ds.attrs} | attrs
+    data.attrs, data.encoding = attrs, encoding
+    return ModalityInput(modality, data, names, *spatial, units, nodata)
+
+
+def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
+    """The variable, with its CRS at hand, and chunked where it is neither in memory nor chunked yet."""
+    data = ds[name]
+    mapping = data.encoding.get("grid_mapping", data.attrs.get("grid_mapping", "spatial_ref"))
+    # netCDF files opened without decode_coords="all" hold the grid mapping as a data variable.
+    if mapping in ds.data_vars and ds[mapping].ndim == 0:
+        data = data.assign_coords({mapping: ds[mapping].variable})
+    # xr.concat would load what is indexed lazily; strings and objects have no chunk size of their own.
+    if not data.variable._in_memory and data.chunks is None:
+        data = data.chunk("auto" if data.dtype.kind in "iuf" else {})
+    return data
+
+
+def _no_spatial(data: xr.DataArray, name: str) -> Check:
+    return Check(
+        name, "dimensions", "error", f"dimensions {tuple(map(str, data.dims))}",
+        "two spatial ones, (y, x) or (lat, lon)",
+        f"Rename them: ds[{name!r}] = ds[{name!r}].rename({{'rows': 'y', 'columns': 'x'}}).",
+    )  # fmt: skip
+
+
+def mapping_call(modality: Modality, band: str | None = None, variable: str = "my_variable") -> str:
+    """The exact argument that says which variable holds a band."""
+    return f'inputs={{"{modality.name}": {{"{band or modality.band_names[0]}": "{variable}", …}}}}'
+
+
+def _listed(values: Iterable[Any], most: int = 20) -> str:
+    every = [str(value) for value in values]
+    return ", ".join(every[:most]) + (", …" if len(every) > most else "")

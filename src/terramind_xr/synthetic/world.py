@@ -1,0 +1,368 @@
+"""The procedural world: climate and relief, then land cover, then the materials that cover each pixel.
+
+Later layers paint over earlier ones: open land, forest, farmland, settlements, water, heights, clouds.
+The land-cover codes are those of `terramind_xr.modalities.lulc_classes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramind_xr.synthetic.fields import (
+    Bits,
+    Cells,
+    Float,
+    cells,
+    fractal,
+    node_positions,
+    refine,
+    stream,
+    uniform,
+)
+from terramind_xr.synthetic.spectra import MATERIAL
+
+WATER, TREES, FLOODED, CROPS, BUILT, BARE, SNOW, CLOUDS, RANGELAND = range(1, 10)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What covers each pixel of a window; every field is (y, x).
+
+    Parameters
+    ----------
+    cover
+        Land-cover code, uint8.
+    first, second
+        Numbers of the two materials of the pixel, uint8 (`spectra.MATERIAL`).
+    mix
+        Share of the second material, 0 to 1.
+    shade
+        Illumination factor, about 1.
+    haze
+        0 (clear) to 1.
+    """
+
+    cover: NDArray[np.uint8]
+    first: NDArray[np.uint8]
+    second: NDArray[np.uint8]
+    mix: Float
+    shade: Float
+    haze: Float
+
+
+class _Place(NamedTuple):
+    """Smooth fields (zero mean, standard deviation about 0.7), and the textures and cells of a window."""
+
+    height: Float
+    hillshade: Float
+    heat: Float
+    moisture: Float
+    forest: Float
+    farming: Float
+    urban: Float
+    river: Float
+    lake: Float
+    marsh: Float
+    cloud: Float
+    haze: Float
+    patch: Float
+    texture: Float
+    grain: Float
+    parcel: Cells
+    town: Cells
+    block: Cells
+
+
+def surface(seed: int, y: int, x: int, height: int, width: int) -> Surface:
+    """Land cover and materials of the window whose first pixel is row `y`, column `x` of the world.
+
+    Examples
+    --------
+    >>> surface(0, 0, 0, 4, 6).cover.shape
+    (4, 6)
+    """
+    place = _survey(seed, y, x, height, width)
+    canvas = _Canvas((height, width))
+    _paint_open_land(canvas, place)
+    _paint_forest(canvas, place)
+    _paint_farmland(canvas, place)
+    _paint_settlements(canvas, place)
+    _paint_water(canvas, place)
+    _paint_heights(canvas, place)
+    shade = 1 + np.float32(0.10) * place.hillshade + np.float32(0.035) * place.grain
+    shade = np.clip(shade + (uniform(place.parcel.bits) - np.float32(0.5)) * np.float32(0.12), 0.45, 1.5)
+    haze = np.clip(np.float32(0.30) * place.haze - np.float32(0.1), 0, 1)
+    _paint_clouds(canvas, place, shade)
+    return Surface(canvas.cover, canvas.first, canvas.second, np.clip(canvas.mix, 0, 1), shade, haze)
+
+
+def _survey(seed: int, y: int, x: int, height: int, width: int) -> _Place:
+    rows, columns = node_positions(y, height, extra=1), node_positions(x, width, extra=1)
+    v, u = (np.ascontiguousarray(axis) for axis in np.meshgrid(rows, columns, indexing="ij"))
+    bend_v = v + 70.0 * fractal(seed, "bend-y", v, u, (420, 150))
+    bend_u = u + 70.0 * fractal(seed, "bend-x", v, u, (420, 150))
+    altitude = fractal(seed, "altitude", bend_v, bend_u, (2400, 1000, 450, 180, 70))
+    light = (altitude[1:, :-1] - altitude[:-1, :-1]) + (altitude[:-1, 1:] - altitude[:-1, :-1])
+    rugged = np.clip(altitude[:-1, :-1] + np.float32(0.4), 0.1, 2)
+
+    def smooth(name: str, *wavelengths: float, bent: bool = True) -> Float:
+        at = (bend_v, bend_u) if bent else (v, u)
+        field = fractal(seed, name, at[0][:-1, :-1], at[1][:-1, :-1], wavelengths)
+        return refine(field, y, x, height, width)
+
+    warp = (bend_v - v)[:-1, :-1], (bend_u - u)[:-1, :-1]
+    pixel_v = np.arange(y, y + height, dtype=np.float64)[:, None] + np.zeros((1, width))
+    pixel_u = np.arange(x, x + width, dtype=np.float64)[None, :] + np.zeros((height, 1))
+    patch = fractal(seed, "patch", pixel_v, pixel_u, (34, 15))
+    texture = fractal(seed, "texture", pixel_v, pixel_u, (7,))
+    warped_v = pixel_v + 0.6 * refine(warp[0].astype(np.float32), y, x, height, width) + 0.8 * texture
+    warped_u = pixel_u + 0.6 * refine(warp[1].astype(np.float32), y, x, height, width) + 0.5 * patch
+    large = cells(stream(seed, "parcel-large"), warped_v, warped_u, 44.0)
+    small = cells(stream(seed, "parcel-small"), warped_u, warped_v, 19.0)
+    divided = (large.bits & np.uint32(0x300)) != 0
+    parcel = Cells(*(np.where(divided, one, other) for one, other in zip(small, large, strict=True)))
+    return _Place(
+        height=refine(altitude[:-1, :-1], y, x, height, width) + np.float32(0.03) * patch,
+        hillshade=refine(light * rugged * np.float32(9), y, x, height, width),
+        heat=smooth("heat", 5200, 1900, 600),
+        moisture=smooth("moisture", 1900, 700, 240),
+        forest=smooth("forest", 800, 260, 90) + np.float32(0.28) * patch,
+        farming=smooth("farming", 900, 300),
+        urban=smooth("urban", 1100, 350),
+        river=smooth("river", 1100, 420, 130, bent=False),
+        lake=smooth("lake", 330, 120),
+        marsh=smooth("marsh", 240, 80) + np.float32(0.3) * patch,
+        cloud=smooth("cloud", 900, 300, 100, 40, bent=False) + np.float32(0.10) * patch,
+        haze=smooth("haze", 1600, 500, bent=False),
+        patch=patch,
+        texture=texture,
+        grain=fractal(seed, "grain", pixel_v, pixel_u, (2.7,)),
+        parcel=parcel,
+        town=cells(stream(seed, "town"), warped_v, warped_u, 270.0),
+        block=cells(stream(seed, "block"), warped_u + 0.2 * warped_v, warped_v, 7.5),
+    )
+
+
+class _Canvas:
+    """The layers painted so far."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.cover = np.full(shape, RANGELAND, np.uint8)
+        self.first = np.zeros(shape, np.uint8)
+        self.second = np.zeros(shape, np.uint8)
+        self.mix = np.zeros(shape, np.float32)
+
+    def paint(
+        self,
+        where: NDArray[np.bool_],
+        cover: int | None,
+        first: NDArray[np.uint8] | str,
+        second: NDArray[np.uint8] | str,
+        mix: Float | float,
+    ) -> None:
+        """Cover `where` with two materials; `cover` None keeps the land-cover code."""
+        if cover is not None:
+            np.copyto(self.cover, np.uint8(cover), where=where)
+        for layer, material in ((self.first, first), (self.second, second)):
+            number = np.uint8(MATERIAL[material]) if isinstance(material, str) else material
+            np.copyto(layer, number, where=where)
+        np.copyto(self.mix, np.float32(mix) if isinstance(mix, float) else mix, where=where)
+
+
+def _pick(bits: Bits, shift: int, *materials: str) -> NDArray[np.uint8]:
+    """One of the materials by eight of the random bits of a cell."""
+    options = np.array([MATERIAL[material] for material in materials], np.uint8)
+    chosen: NDArray[np.uint8] = options.take(((bits >> np.uint32(shift)) & np.uint32(0xFF)) % len(options))
+    return chosen
+
+
+def _between(value: Float, *materials: str, low: float = -1.2, high: float = 1.2) -> NDArray[np.uint8]:
+    """One of the materials, ordered along a smooth field."""
+    options = np.array([MATERIAL[material] for material in materials], np.uint8)
+    scale = np.float32(len(options) / (high - low))
+    position = np.clip((value - np.float32(low)) * scale, 0, len(options) - 1)
+    chosen: NDArray[np.uint8] = options.take(position.astype(np.intp))
+    return chosen
+
+
+def _dryness(place: _Place) -> Float:
+    return np.float32(0.45) * place.heat - np.float32(0.9) * place.moisture
+
+
+def _paint_open_land(canvas: _Canvas, place: _Place) -> None:
+    dry = _dryness(place) + np.float32(0.12) * place.patch
+    everywhere = np.ones(dry.shape, bool)
+    mix = np.float32(0.5) + np.float32(0.3) * place.patch + np.float32(0.1) * place.texture
+    green = _between(place.heat, "heath", "shrub", "grass_green", "shrub")
+    canvas.paint(everywhere, RANGELAND, green, _between(dry, "grass_green", "grass_dry", "savanna"), mix)
+    arid = dry > 0.4
+    canvas.paint(
+        arid,
+        RANGELAND,
+        "savanna",
+        _between(place.forest, "grass_dry", "shrub", "soil_red"),
+        np.float32(0.4) + np.float32(0.2) * place.patch,
+    )
+    bare = dry > np.float32(0.85)
+    ground = _between(place.forest, "desert", "soil_red", "rock_grey", "sand", "rock_dark")
+    canvas.paint(
+        bare,
+        BARE,
+        ground,
+        _between(place.lake, "desert", "soil_brown", "rock_grey", "sand"),
+        np.float32(0.4) + np.float32(0.25) * place.patch,
+    )
+
+
+def _paint_forest(canvas: _Canvas, place: _Place) -> None:
+    suit = place.forest + np.float32(0.5) * place.moisture - np.float32(0.25) * np.abs(place.heat)
+    wood = suit > np.float32(0.3)
+    mild = _between(
+        place.heat + np.float32(0.4) * place.patch,
+        "conifer",
+        "conifer",
+        "broadleaf",
+        "broadleaf",
+        "evergreen",
+    )
+    other = _between(
+        place.moisture + np.float32(0.3) * place.patch, "forest_dry", "broadleaf", "conifer", "evergreen"
+    )
+    canvas.paint(wood, TREES, mild, other, np.float32(0.35) + np.float32(0.25) * place.texture)
+
+
+def _paint_farmland(canvas: _Canvas, place: _Place) -> None:
+    bits = place.parcel.bits
+    chance = uniform(bits)
+    suit = place.farming - np.float32(0.25) * place.forest - np.float32(0.35) * place.height
+    suit = suit + np.float32(0.9) * (chance - np.float32(0.5))
+    farm = (suit > 0.12) & (_dryness(place) < 1.15) & (place.heat > -1.3) & (place.height < 1.1)
+    young = _pick(
+        bits,
+        3,
+        "crop_green",
+        "crop_green",
+        "crop_flower",
+        "crop_young",
+        "crop_ripe",
+        "crop_ripe",
+        "stubble",
+        "crop_young",
+        "crop_green",
+    )
+    late = _pick(bits, 11, "crop_green", "crop_young", "soil_brown", "crop_ripe", "soil_dark", "stubble")
+    share = uniform(bits << np.uint32(7)) * np.float32(0.7)
+    canvas.paint(farm, CROPS, young, late, share + np.float32(0.06) * place.texture)
+    ploughed = farm & ((bits & np.uint32(0x7000)) == 0)
+    canvas.paint(ploughed, None, _pick(bits, 19, "soil_dark", "soil_brown", "soil_red"), "crop_young", share)
+    kind = (bits >> np.uint32(24)) % np.uint32(16)
+    meadow = farm & (kind == 0)
+    canvas.paint(meadow, RANGELAND, "grass_green", "grass_dry", share)
+    grove = farm & (kind == 1)
+    canvas.paint(grove, TREES, _pick(bits, 5, "broadleaf", "conifer", "evergreen"), "forest_dry", share)
+    hedge = farm & (place.parcel.border < 0.9) & ((bits & np.uint32(0x30)) == 0)
+    canvas.paint(hedge, None, "shrub", "grass_green", 0.5)
+
+
+def _paint_settlements(canvas: _Canvas, place: _Place) -> None:
+    town, block = place.town, place.block
+    chance = uniform(town.bits)
+    radius = 18 + 70 * chance * chance + 22 * np.clip(place.urban, -1.2, 1.5)
+    radius = np.where((town.bits & np.uint32(7)) < 3, radius, radius * np.float32(0.55))
+    edge = town.distance + np.float32(7) * place.patch - radius
+    habitable = (place.height < 1.15) & (_dryness(place) < 1.7) & (place.heat > -1.9)
+    city = habitable & ((edge < 0) | (place.urban + np.float32(0.2) * place.patch > 1.75))
+    first = _pick(
+        block.bits,
+        2,
+        "roof_tile",
+        "roof_grey",
+        "roof_dark",
+        "concrete",
+        "roof_tile",
+        "roof_dark",
+        "roof_bright",
+        "roof_grey",
+        "garden",
+    )
+    second = _pick(block.bits, 10, "asphalt", "garden", "concrete", "asphalt", "garden", "roof_dark")
+    dense = np.clip(np.float32(0.55) + edge * np.float32(0.012), 0.15, 0.8)
+    canvas.paint(city, BUILT, first, second, dense + np.float32(0.2) * place.texture)
+    street = city & (block.border < 0.8)
+    canvas.paint(street, None, "asphalt", "garden", np.float32(0.3) + np.float32(0.2) * place.patch)
+    works = city & ((place.parcel.bits & np.uint32(0xF0000)) == 0)
+    canvas.paint(
+        works,
+        None,
+        _pick(place.parcel.bits, 5, "roof_bright", "roof_grey", "concrete"),
+        "asphalt",
+        np.float32(0.3) + np.float32(0.25) * place.texture,
+    )
+    park = city & ((place.parcel.bits & np.uint32(0xF00000)) == 0)
+    canvas.paint(park, TREES, "broadleaf", "grass_green", np.float32(0.3) + np.float32(0.2) * place.texture)
+    road = (town.border < 1.3) & habitable & (place.urban > -0.5)
+    canvas.paint(road, BUILT, "asphalt", "concrete", 0.3)
+
+
+def _paint_water(canvas: _Canvas, place: _Place) -> None:
+    sea = np.float32(-1.05)
+    flat = place.height < 1.0
+    width = np.float32(0.028) + np.float32(0.014) * np.clip(place.marsh, -1, 2)
+    stream_bed = np.abs(place.river)
+    shore = place.height - sea
+    wet = (shore < 0.22) | (stream_bed < 3.2 * width) | (place.lake > 1.45)
+    fen = wet & flat & (place.marsh + np.float32(0.35) * place.moisture > 0.15) & (place.heat > -1.4)
+    fen |= flat & (place.marsh > 1.45) & (place.moisture > 0.3)
+    plants = _between(place.heat + np.float32(0.4) * place.patch, "reed", "swamp", "mangrove")
+    canvas.paint(
+        fen,
+        FLOODED,
+        plants,
+        _between(place.patch, "swamp", "water_dark", "reed", "water_green"),
+        np.float32(0.4) + np.float32(0.2) * place.texture,
+    )
+    beach = (shore < 0.06) & (place.marsh < -0.3)
+    canvas.paint(beach, BARE, "sand", _between(place.forest, "rock_grey", "desert", "soil_brown"), 0.3)
+    river = (stream_bed < width) & flat
+    river_kind = _between(place.forest, "water_turbid", "water_green", "water_dark")
+    canvas.paint(river, WATER, river_kind, "water_green", 0.4)
+    lake = (place.lake > 1.75) & (place.height < 1.4)
+    lake_kind = _between(place.heat, "water_clear", "water_dark", "water_green", "water_turbid")
+    canvas.paint(lake, WATER, lake_kind, "water_dark", np.float32(0.3) + np.float32(0.2) * place.moisture)
+    ocean = shore < 0
+    depth = np.clip(-shore * np.float32(2.2) + np.float32(0.1) * place.moisture, 0, 1)
+    near = _between(place.marsh + place.forest, "water_clear", "water_green", "water_turbid", "water_glint")
+    deep = _between(place.heat, "water_dark", "water_clear", "water_dark", "water_glint")
+    canvas.paint(ocean, WATER, near, deep, depth)
+
+
+def _paint_heights(canvas: _Canvas, place: _Place) -> None:
+    land = place.height > -1.05
+    cold = place.height - np.float32(0.75) * place.heat + np.float32(0.12) * place.patch
+    rocky = (place.height + np.float32(0.25) * place.patch > 1.35) & (place.forest < 0.9)
+    canvas.paint(
+        rocky,
+        BARE,
+        _between(place.lake, "rock_grey", "rock_dark", "soil_brown"),
+        _between(place.moisture, "rock_grey", "heath", "rock_dark"),
+        np.float32(0.35) + np.float32(0.2) * place.texture,
+    )
+    snow = land & (cold + np.float32(0.15) * place.hillshade > 1.85)
+    canvas.paint(
+        snow,
+        SNOW,
+        _between(cold, "snow_old", "snow_fresh", low=1.5, high=3.0),
+        _between(place.patch, "snow_fresh", "snow_old", "ice", "rock_grey"),
+        np.float32(0.3) + np.float32(0.2) * place.texture,
+    )
+
+
+def _paint_clouds(canvas: _Canvas, place: _Place, shade: Float) -> None:
+    cloud = place.cloud > 1.15
+    thick = np.clip((place.cloud - np.float32(1.15)) * np.float32(2.5), 0, 1)
+    canvas.paint(cloud, CLOUDS, "cloud_thin", "cloud_thick", thick)
+    np.copyto(shade, np.float32(1) + np.float32(0.03) * place.texture, where=cloud)

@@ -1,0 +1,53 @@
+"""Refuse what would silently ruin a result: every fault of the input at once, each with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from terramind_xr.bands import Check, as_dataset
+from terramind_xr.validate.checks import Examined, check_inputs, examine
+from terramind_xr.validate.report import Report
+
+__all__ = ["Check", "Examined", "Report", "check_inputs", "examine", "validate"]
+
+
+def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | None = None) -> Report:
+    """Check that data can be used as it is; reads metadata only.
+
+    Parameters
+    ----------
+    obj
+        A Dataset with a variable for each modality or for each band, or a DataArray that is called after
+        its modality, spatial dimensions (y, x) or (lat, lon), in any order.
+    modality
+        Names of the modalities to look for; None for all that the object holds. For a DataArray with
+        another name, one modality says what it is.
+
+    Returns
+    -------
+    Report
+        One row for each check (bands, product, shape, dtype, scale, units, nodata, offset, CRS,
+        resolution, alignment), each ok, warning or error with the remedy.
+
+    Raises
+    ------
+    InputError
+        The object is no xarray Dataset or DataArray. Faults of the data are in the report.
+    OptionError
+        `modality` is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dem = xr.DataArray(np.zeros((4, 4)), dims=("y", "x"), name="DEM", attrs={"units": "ft"})
+    >>> report = validate(dem)
+    >>> report.ok, [check.check for check in report.warnings]
+    (True, ['crs', 'resolution'])
+    >>> validate(dem.rename("height of something"), "S1RTC").ok
+    False
+    """
+    single = modality if isinstance(modality, str) else None
+    names = [modality] if isinstance(modality, str) else modality
+    return examine(as_dataset(obj, single), names, derived=True).report

@@ -1,0 +1,256 @@
+"""The checks of one modality and of all together. Metadata only: no pixel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import xarray as xr
+
+from terramind_xr.bands import Check, ModalityInput
+from terramind_xr.bands.grid import crs_of, difference, ground_resolution, irregularity
+from terramind_xr.bands.inputs import is_packed_reflectance, packing
+from terramind_xr.bands.search import Names, family_of, product_of, search
+from terramind_xr.errors import InputError
+from terramind_xr.modalities import RESOLUTION
+from terramind_xr.units import accepted_units, conversion
+from terramind_xr.validate.offset import check_option, sentinel2_offset
+from terramind_xr.validate.report import Report
+
+_TOLERATED, _REFUSED = 0.01, 0.05
+
+
+def check_inputs(
+    inputs: Mapping[str, ModalityInput], offset: str | float = "auto"
+) -> tuple[Report, dict[str, float]]:
+    """Check found inputs by their metadata, without reading a pixel.
+
+    Parameters
+    ----------
+    inputs
+        As `find_inputs` returns them.
+    offset
+        ``"auto"`` (metadata), 0 or 1000: the offset in the Sentinel-2 digital numbers.
+
+    Returns
+    -------
+    report, offsets
+        The checks, and for each Sentinel-2 modality the number that is in its digital numbers (0 or 1000)
+        and is to be taken off before the model.
+
+    Raises
+    ------
+    OptionError
+        `offset` is something else.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from terramind_xr.bands import find_inputs
+    >>> dem = xr.Dataset({"DEM": (("y", "x"), np.zeros((4, 4)), {"units": "K"})})
+    >>> report, _ = check_inputs(find_inputs(dem)[0])
+    >>> print(report.errors[0])
+    DEM: units 'K'; expected m, km, cm, ft. Convert the data and set its attribute units = 'm'.
+    """
+    return _check(inputs, {}, offset)
+
+
+class Examined(NamedTuple):
+    """Inputs of a call, the Sentinel-2 offset in each optical one, and the report on everything."""
+
+    inputs: dict[str, ModalityInput]
+    offsets: dict[str, float]
+    report: Report
+
+
+def examine(
+    ds: xr.Dataset,
+    names: Names = None,
+    *,
+    exclude: Collection[str] = (),
+    offset: str | float = "auto",
+    derived: bool = False,
+) -> Examined:
+    """Find the inputs and check them, faulty ones included, so that all faults come at once.
+
+    Parameters
+    ----------
+    ds, names, exclude
+        As for `find_inputs`.
+    offset
+        As for `check_inputs`.
+    derived
+        Whether LULC and NDVI are found unasked, too.
+
+    Returns
+    -------
+    Examined
+        ``report.raise_for_errors()`` stands between it and the use of the inputs.
+
+    Raises
+    ------
+    OptionError
+        `names` or `offset` cannot be used.
+    """
+    found = search(ds, names, exclude=exclude, derived=derived)
+    report, offsets = _check(found.inputs, found.faulty, offset)
+    return Examined(found.inputs, offsets, Report((*found.faults, *report.checks)))
+
+
+def _check(
+    inputs: Mapping[str, ModalityInput], faulty: Mapping[str, ModalityInput], offset: str | float
+) -> tuple[Report, dict[str, float]]:
+    option = check_option(offset)
+    checks: list[Check] = []
+    offsets: dict[str, float] = {}
+    for name, given in (*inputs.items(), *faulty.items()):
+        checks += [_bands(given)] if name in inputs else []
+        checks += _layout(given)
+        checks += _numbers(given)
+        if given.modality.is_optical:
+            offsets[name], check = sentinel2_offset(given, option)
+            checks.append(check)
+        checks += _grid(given)
+    checks += _together([*inputs.values(), *faulty.values()])
+    return Report(tuple(checks)), {name: value for name, value in offsets.items() if name in inputs}
+
+
+def _bands(given: ModalityInput) -> Check:
+    found = ", ".join(given.variables) if len(given.variables) > 1 else f"all of {given.modality.name}"
+    if given.data.attrs.get("band_names") == "declared" and len(given.modality.bands) > 1:
+        found += ", in model order as declared: the file names none"
+    return Check(given.title, "bands", "ok", found, "")
+
+
+def _layout(given: ModalityInput) -> Iterator[Check]:
+    name, data, modality = given.title, given.data, given.modality
+    said = product_of(data.attrs, family_of(modality.name))
+    if said and modality.name not in said:
+        yield Check(
+            name, "product", "error", f"attributes that say {' and '.join(sorted(said))}", modality.name,
+            f"Call it {sorted(said)[0]}, or correct its attributes.",
+        )  # fmt: skip
+    empty = [f"{dim}: 0" for dim, size in data.sizes.items() if size == 0]
+    if empty:
+        yield Check(
+            name, "shape", "error", f"an empty axis ({', '.join(empty)})", "one pixel or more on each axis",
+            "Look at the selection that made it: slices of y run downwards, .sel(y=slice(north, south)).",
+        )  # fmt: skip
+    else:
+        yield Check(name, "shape", "ok", " × ".join(f"{dim} {size}" for dim, size in data.sizes.items()), "")
+
+
+def _numbers(given: ModalityInput) -> Iterator[Check]:
+    name, data, modality = given.title, given.data, given.modality
+    kind, bits = data.dtype.kind, data.dtype.itemsize * 8
+    if kind not in "iuf":
+        yield Check(
+            name, "dtype", "error", f"dtype {data.dtype}", "real numbers",
+            "Convert it with .astype('float32'), of complex radar data take the backscatter (dB).",
+        )  # fmt: skip
+    elif modality.name == "RGB" and kind in "iu" and bits > 8:
+        yield Check(
+            name, "dtype", "error", f"dtype {data.dtype}", "8-bit colours, 0 to 255",
+            "Scale it to 0…255 and .astype('uint8'); raw Sentinel-2 bands are S2L2A or S2L1C.",
+        )  # fmt: skip
+    else:
+        yield Check(name, "dtype", "ok", str(data.dtype), "")
+    yield _packing(given)
+    yield _units(given)
+    said = "none declared" if given.nodata is None else f"{given.nodata:g}"
+    if given.nodata is None and modality.nodata is not None:
+        said += f" ({modality.nodata:g} by convention)"
+    yield Check(name, "nodata", "ok", said, "")
+
+
+def _packing(given: ModalityInput) -> Check:
+    name, data = given.title, given.data
+    scale, shift = packing(data.attrs)
+    text = f"scale_factor {scale:g} and add_offset {shift:g}"
+    if (scale, shift) == (1, 0) or (given.modality.is_optical and is_packed_reflectance(data)):
+        harmless = "none" if (scale, shift) == (1, 0) else f"{text}, not applied: the numbers are DN"
+        unpacked = packing(data.encoding)[0]
+        if given.modality.is_optical and data.dtype.kind == "f" and unpacked != 1 and given.units == "DN":
+            return Check(
+                name, "scale", "error", f"units 'DN', but scale_factor {unpacked:g} was applied when read",
+                "units of the numbers as they are now",
+                f"Set ds[{given.variables[0]!r}].attrs['units'] = '1' (reflectance).",
+            )  # fmt: skip
+        return Check(name, "scale", "ok", harmless, "")
+    return Check(
+        name, "scale", "error", f"attributes {text} that are not applied", "numbers as they are meant",
+        "Apply them: ds = xr.decode_cf(ds), or open the file with mask_and_scale=True; "
+        "if they have been applied already, delete the attributes.",
+    )  # fmt: skip
+
+
+def _units(given: ModalityInput) -> Check:
+    name, modality = given.title, given.modality
+    try:
+        found = conversion(modality, given.units)
+    except InputError:
+        return Check(
+            name, "units", "error", f"units {given.units!r}", ", ".join(accepted_units(modality)),
+            f"Convert the data and set its attribute units = {modality.units!r}.",
+        )  # fmt: skip
+    if given.units is None:
+        return Check(name, "units", "ok", f"none: {modality.units} assumed", "")
+    done = "" if found == type(found)() else f", converted to {modality.units}"
+    return Check(name, "units", "ok", given.units + done, "")
+
+
+def _grid(given: ModalityInput) -> Iterator[Check]:
+    name, data = given.title, given.data
+    try:
+        crs = crs_of(data)
+    except ValueError as error:
+        yield Check(name, "crs", "error", f"a CRS that cannot be read ({error})", "a CRS", _CRS_REMEDY)
+        return
+    if crs is None:
+        yield Check(name, "crs", "warning", "none", "one, to place the result on Earth", _CRS_REMEDY)
+    else:
+        yield Check(name, "crs", "ok", str(crs) if len(str(crs)) < 40 else "given as WKT", "")
+    uneven = [text for dim in (given.y_dim, given.x_dim) if (text := irregularity(data, dim))]
+    if uneven:
+        yield Check(
+            name, "resolution", "error", "; ".join(uneven), "a regular grid of 10 m",
+            "Reindex or resample it to a regular grid.",
+        )  # fmt: skip
+    elif 0 not in data.shape:
+        yield _resolution(given, name)
+
+
+_CRS_REMEDY = "Write it: ds = ds.rio.write_crs('EPSG:…')."
+
+
+def _resolution(given: ModalityInput, name: str) -> Check:
+    size = ground_resolution(given.data, given.y_dim, given.x_dim)
+    expected = f"{RESOLUTION:g} m, as the models were trained"
+    if size is None:
+        return Check(
+            name, "resolution", "warning", "no coordinates to measure it", expected,
+            f"Give it coordinates {given.y_dim} and {given.x_dim}, or make sure that its pixels are 10 m.",
+        )  # fmt: skip
+    found = f"{size[0]:.4g} × {size[1]:.4g} m"
+    off = max(abs(side / RESOLUTION - 1) for side in size)
+    if off <= _TOLERATED:
+        return Check(name, "resolution", "ok", found, "")
+    remedy = "Resample it to 10 m in a projected CRS, for example with ds.rio.reproject(crs, resolution=10)."
+    return Check(name, "resolution", "error" if off > _REFUSED else "warning", found, expected, remedy)
+
+
+def _together(inputs: list[ModalityInput]) -> Iterator[Check]:
+    for given in inputs[1:]:
+        first = inputs[0]
+        dims = (given.y_dim, given.x_dim), (first.y_dim, first.x_dim)
+        how = difference(given.data, dims[0], first.data, dims[1])
+        name = given.title
+        if how is None:
+            yield Check(name, "alignment", "ok", f"on the grid of {first.title}", "")
+        else:
+            yield Check(
+                name, "alignment", "error", f"another grid than {first.title} ({how})",
+                "all modalities on one grid",
+                f"Resample it: {name} = ds[{given.variables[0]!r}]"
+                f".rio.reproject_match(ds[{first.variables[0]!r}]).",
+            )  # fmt: skip
