@@ -20,13 +20,13 @@ LAYERED = ("S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC")
 
 
 def found(obj, names=None, **options):
-    inputs, faults = find_inputs(as_dataset(obj), names, **options)
-    assert faults == []
-    return inputs
+    result = find_inputs(as_dataset(obj), names, **options)
+    assert result.faults == []
+    return result.inputs
 
 
 def faults_of(obj, names=None, **options):
-    return find_inputs(as_dataset(obj), names, **options)[1]
+    return [str(check) for check in find_inputs(as_dataset(obj), names, **options).faults]
 
 
 def assert_canonical(given, name):

@@ -112,6 +112,13 @@ def test_batch_size_changes_next_to_nothing(scene):
     assert float((one == generate(lazy(scene), batch_size=6)).mean()) > 0.999
 
 
+def test_half_precision_changes_little(scene):
+    """The tolerance of law 2, for bfloat16: the share of pixels that agree."""
+    half = generate(lazy(scene), precision="bf16").compute()
+    assert half.attrs["terramind_precision"] == "bf16"
+    assert 0.95 < float((half == generate(scene)).mean()) < 1
+
+
 def test_building_computes_nothing(scene):
     def fail(*_):
         raise AssertionError("a pixel was read while building")

@@ -52,7 +52,7 @@ def test_the_files_own_names_count_in_any_order_with_strangers(write):
     ds = open_rasters({"S2L2A": path})
     assert ds.S2L2A.attrs["band_names"] == "file"
     assert ds.S2L2A.band.values[:3].tolist() == ["SCL", "B04", "B12"]
-    inputs, faults = find_inputs(ds)
+    inputs, faults, _ = find_inputs(ds)
     assert faults == []
     np.testing.assert_array_equal(inputs["S2L2A"].data.values, plain("S2L2A").values)
 

@@ -164,6 +164,33 @@ def test_a_second_output_is_conditioned_on_the_first_as_upstream(released, raw):
     assert not torch.equal(alone["tok_ndvi@224"], expected["tok_ndvi@224"])
 
 
+def test_the_demo_equals_upstreams_loop_and_decoder():
+    """Tokens by upstream's own loop and pixels by its own tokenizer, with the demo's weights."""
+    import torch
+
+    import terramind_xr
+
+    recipe = find("demo", ["LULC", "NDVI"])
+    window = terramind_xr.synthetic.scene(224, seed=3).S2L2A.values.astype(np.float32)
+    pixels = {"S2L2A": standardized("S2L2A", np.stack([window, window[:, ::-1]]))}
+    ours = inference.generate(
+        recipe, pixels, everything(["S2L2A"]), ("LULC", "NDVI"), PLACES, Sampling(diffusion_steps=1)
+    )
+    with inference._session(Sampling()) as device:
+        sampler = inference._sampler(recipe, ("S2L2A",), ("LULC", "NDVI"), device)
+        tokens = upstream.generated_tokens(sampler, pixels, ["tok_lulc@224", "tok_ndvi@224"])
+        drawn = inference.generate_tokens(
+            recipe, pixels, everything(["S2L2A"]), ("LULC", "NDVI"), PLACES, Sampling(), device
+        )
+        expected = weights.tokenizer(recipe, "LULC", device).decode_tokens(
+            tokens["tok_lulc@224"].reshape(BATCH, 14, 14)
+        )
+    for name, key in {"LULC": "tok_lulc@224", "NDVI": "tok_ndvi@224"}.items():
+        assert torch.equal(drawn[name].flatten(1), tokens[key])
+    np.testing.assert_allclose(ours["LULC"], expected.softmax(dim=1).numpy(), atol=1e-6)
+    assert ours["NDVI"].shape == (BATCH, 1, 224, 224)
+
+
 def test_hidden_patches_change_nothing_in_the_others(released, raw):
     """What lies in patches that the encoder may not see has no influence, alone or in a batch."""
     recipe = find(released, ["LULC"])

@@ -199,7 +199,7 @@ def plan(
     >>> import terramind_xr
     >>> plan = terramind_xr.synthetic.scene(10_980).terramind.plan("LULC", model="demo")
     >>> plan.tiles, plan.blocks
-    (3249, 225)
+    (3364, 225)
     """
     call = _prepare(
         obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,

@@ -217,7 +217,9 @@ def _encoded(recipe: Recipe, name: str, values: NDArray[np.float32], device: str
     if modalities[name].raw_key is not None:
         return tensor
     tokenizer = weights.tokenizer(recipe, name, device)
-    tokens: torch.Tensor = tokenizer.tokenize(tensor)
+    # The quantiser rounds: in half precision it would give other tokens.
+    with torch.autocast(tensor.device.type, enabled=False):
+        tokens: torch.Tensor = tokenizer.tokenize(tensor)
     return tokens.flatten(1).to(torch.int64)
 
 

@@ -92,14 +92,22 @@ def as_dataset(obj: xr.Dataset | xr.DataArray, modality: str | None = None) -> x
     return obj.to_dataset(name=name)
 
 
+class Found(NamedTuple):
+    """What a search came to: inputs fit for use, faults, and what stands for the faulty ones in checks."""
+
+    inputs: dict[str, ModalityInput]
+    faults: list[Check]
+    faulty: dict[str, ModalityInput]
+
+
 def find_inputs(
-    obj: xr.Dataset, names: Names = None, *, exclude: Collection[str] = ()
-) -> tuple[dict[str, ModalityInput], list[str]]:
+    ds: xr.Dataset, names: Names = None, *, exclude: Collection[str] = (), derived: bool = False
+) -> Found:
     """Find the modalities in a dataset and bring their bands into model order, without reading a pixel.
 
     Parameters
     ----------
-    obj
+    ds
         A variable for each modality with a band dimension, a variable for each band, or both mixed.
     names
         Modalities to find; None for every raw one the object holds (LULC and NDVI only when named).
@@ -107,12 +115,13 @@ def find_inputs(
         that are not mentioned are found by name.
     exclude
         Modalities to leave out.
+    derived
+        Whether LULC and NDVI are found unasked, too.
 
     Returns
     -------
-    inputs, faults
-        The inputs by modality, in the order of `names` or of the modality table, and a sentence with its
-        remedy for each fault.
+    Found
+        The inputs by modality, in the order of `names` or of the modality table, and the faults.
 
     Raises
     ------
@@ -123,28 +132,12 @@ def find_inputs(
     --------
     >>> import numpy as np, xarray as xr
     >>> ds = xr.Dataset({name: (("y", "x"), np.zeros((4, 4))) for name in ("vh", "vv")})
-    >>> inputs, faults = find_inputs(ds, ["S1RTC"])
-    >>> inputs["S1RTC"].variables, inputs["S1RTC"].data.dims, faults
+    >>> found = find_inputs(ds, ["S1RTC"])
+    >>> found.inputs["S1RTC"].variables, found.inputs["S1RTC"].data.dims, found.faults
     (('vv', 'vh'), ('band', 'y', 'x'), [])
-    >>> find_inputs(ds)[1][0].startswith("vh, vv: S1GRD or S1RTC")
+    >>> str(find_inputs(ds).faults[0]).startswith("vh, vv: S1GRD or S1RTC")
     True
     """
-    found = search(obj, names, exclude=exclude)
-    return found.inputs, [str(check) for check in found.faults]
-
-
-class Found(NamedTuple):
-    """What a search came to: inputs fit for use, faults, and what stands for the faulty ones in checks."""
-
-    inputs: dict[str, ModalityInput]
-    faults: list[Check]
-    faulty: dict[str, ModalityInput]
-
-
-def search(
-    ds: xr.Dataset, names: Names = None, *, exclude: Collection[str] = (), derived: bool = False
-) -> Found:
-    """As `find_inputs`, with the faults as checks; `derived` finds LULC and NDVI unasked, too."""
     requests = _requests(names)
     found = Found({}, [], {})
     order = list(requests) or [m.name for m in modalities.values() if m.raw_key or derived]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import xarray as xr
 
-from terramind_xr.bands import Check, ModalityInput
+from terramind_xr.bands import Check, ModalityInput, find_inputs
 from terramind_xr.bands.grid import crs_of, difference, ground_resolution, irregularity
 from terramind_xr.bands.inputs import is_packed_reflectance, packing
-from terramind_xr.bands.search import Names, family_of, product_of, search
+from terramind_xr.bands.search import Names, family_of, product_of
 from terramind_xr.errors import InputError
 from terramind_xr.modalities import RESOLUTION
 from terramind_xr.units import accepted_units, conversion
@@ -18,41 +19,6 @@ from terramind_xr.validate.offset import check_option, sentinel2_offset
 from terramind_xr.validate.report import Report
 
 _TOLERATED, _REFUSED = 0.01, 0.05
-
-
-def check_inputs(
-    inputs: Mapping[str, ModalityInput], offset: str | float = "auto"
-) -> tuple[Report, dict[str, float]]:
-    """Check found inputs by their metadata, without reading a pixel.
-
-    Parameters
-    ----------
-    inputs
-        As `find_inputs` returns them.
-    offset
-        ``"auto"`` (metadata), 0 or 1000: the offset in the Sentinel-2 digital numbers.
-
-    Returns
-    -------
-    report, offsets
-        The checks, and for each Sentinel-2 modality the number that is in its digital numbers (0 or 1000)
-        and is to be taken off before the model.
-
-    Raises
-    ------
-    OptionError
-        `offset` is something else.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> from terramind_xr.bands import find_inputs
-    >>> dem = xr.Dataset({"DEM": (("y", "x"), np.zeros((4, 4)), {"units": "K"})})
-    >>> report, _ = check_inputs(find_inputs(dem)[0])
-    >>> print(report.errors[0])
-    DEM: units 'K'; expected m, km, cm, ft. Convert the data and set its attribute units = 'm'.
-    """
-    return _check(inputs, {}, offset)
 
 
 class Examined(NamedTuple):
@@ -92,14 +58,48 @@ def examine(
     OptionError
         `names` or `offset` cannot be used.
     """
-    found = search(ds, names, exclude=exclude, derived=derived)
-    report, offsets = _check(found.inputs, found.faulty, offset)
+    found = find_inputs(ds, names, exclude=exclude, derived=derived)
+    report, offsets = check_inputs(found.inputs, offset, faulty=found.faulty)
     return Examined(found.inputs, offsets, Report((*found.faults, *report.checks)))
 
 
-def _check(
-    inputs: Mapping[str, ModalityInput], faulty: Mapping[str, ModalityInput], offset: str | float
+def check_inputs(
+    inputs: Mapping[str, ModalityInput],
+    offset: str | float = "auto",
+    *,
+    faulty: Mapping[str, ModalityInput] = MappingProxyType({}),
 ) -> tuple[Report, dict[str, float]]:
+    """Check found inputs by their metadata, without reading a pixel.
+
+    Parameters
+    ----------
+    inputs
+        As `find_inputs` returns them.
+    offset
+        ``"auto"`` (metadata), 0 or 1000: the offset in the Sentinel-2 digital numbers.
+    faulty
+        What stands for inputs with faulty bands; their other faults are reported as well.
+
+    Returns
+    -------
+    report, offsets
+        The checks, and for each Sentinel-2 modality the number that is in its digital numbers (0 or 1000)
+        and is to be taken off before the model.
+
+    Raises
+    ------
+    OptionError
+        `offset` is something else.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from terramind_xr.bands import find_inputs
+    >>> dem = xr.Dataset({"DEM": (("y", "x"), np.zeros((4, 4)), {"units": "K"})})
+    >>> report, _ = check_inputs(find_inputs(dem).inputs)
+    >>> print(report.errors[0])
+    DEM: units 'K'; expected m, km, cm, ft. Convert the data and set its attribute units = 'm'.
+    """
     option = check_option(offset)
     checks: list[Check] = []
     offsets: dict[str, float] = {}
