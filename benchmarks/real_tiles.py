@@ -31,11 +31,23 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "terramesh"
 
 @dataclass(frozen=True)
 class Result:
-    """What a tile gave under one offset: confusion (truth, predicted), and NDVI against the tile's own."""
+    """What a tile gave under one offset.
+
+    Parameters
+    ----------
+    confusion
+        Pixels by class (truth, predicted).
+    ndvi_error, ndvi_mean, ndvi_formula
+        Mean absolute difference from the tile's own NDVI: of the generated one, of the tile's mean, and of
+        the index calculated from the bands less the offset.
+    is_in_place
+        Whether the georeference is the input's.
+    """
 
     confusion: NDArray[np.int64]
     ndvi_error: float
-    ndvi_baseline: float
+    ndvi_mean: float
+    ndvi_formula: float
     is_in_place: bool
 
     @property
@@ -91,49 +103,67 @@ def is_in_place(result: xr.DataArray, path: Path) -> bool:
 
 def evaluate(data: Path, tile: str, model: str, offset: int) -> Result:
     """Generate from Sentinel-2 alone and compare with the tile's own maps, where both have data."""
-    made = terramind_xr.generate(
-        read(data, "S2L2A", tile).to_dataset(), ["LULC", "NDVI"], model=model, offset=offset
-    ).compute()
+    pixels = read(data, "S2L2A", tile)
+    made = terramind_xr.generate(pixels.to_dataset(), ["LULC", "NDVI"], model=model, offset=offset).compute()
     truth, predicted = read(data, "LULC", tile).values, made["LULC"].values
     known = truth > 0
     count = len(lulc_classes)
     pairs = count * truth[known].astype(int) + predicted[known]
-    ndvi_truth, ndvi = read(data, "NDVI", tile).values, made["NDVI"].values
-    both = np.isfinite(ndvi_truth) & np.isfinite(ndvi)
+    ndvi = read(data, "NDVI", tile).values
+    red, infrared = (pixels.sel(band=band).values.astype(float) - offset for band in ("B04", "B08"))
+    formula = np.clip((infrared - red) / np.maximum(infrared + red, 1), -1, 1)
     return Result(
         confusion=np.bincount(pairs, minlength=count**2).reshape(count, count),
-        ndvi_error=float(np.abs(ndvi - ndvi_truth)[both].mean()),
-        ndvi_baseline=float(np.abs(ndvi_truth - ndvi_truth[both].mean())[both].mean()),
+        ndvi_error=float(np.nanmean(np.abs(made["NDVI"].values - ndvi))),
+        ndvi_mean=float(np.nanmean(np.abs(np.nanmean(ndvi) - ndvi))),
+        ndvi_formula=float(np.nanmean(np.abs(formula - ndvi))),
         is_in_place=all(is_in_place(each, data / "S2L2A" / f"{tile}.tif") for each in made.values()),
     )
 
 
 def print_summary(results: Mapping[tuple[str, int], Result], chosen: Mapping[str, int]) -> None:
     """A row for each tile and offset, with the baselines beside the scores."""
-    print("LULC: share of the pixels with the right class, beside the tile's commonest class everywhere.")
-    print("NDVI: mean absolute error, beside that of the tile's own mean everywhere.")
-    print("Georeference: whether CRS, transform and shape are those of the input file.\n")
-    print(f"{'tile':<18}{'offset':>7}{'LULC':>9}{'majority':>10}{'NDVI':>8}{'mean':>8}  georeference")
+    print("LULC      share of the pixels with the right class")
+    print("majority  the same for the tile's commonest class everywhere")
+    print("NDVI      mean absolute difference from the tile's own NDVI")
+    print("mean      the same for the mean of the tile's own NDVI everywhere")
+    print("formula   the same for (B08 − B04) / (B08 + B04) of the input less the offset")
+    print("place     whether CRS, transform and shape equal those of the input file\n")
+    print(f"{'tile':<16}{'offset':>8}{'LULC':>9}{'majority':>10}{'NDVI':>9}{'mean':>8}{'formula':>9}  place")
     for (tile, offset), result in results.items():
-        mark = "*" if chosen[tile] == offset else " "
         print(
-            f"{tile:<18}{offset:>6}{mark}{result.accuracy:>9.3f}{result.majority:>10.3f}"
-            f"{result.ndvi_error:>8.3f}{result.ndvi_baseline:>8.3f}"
+            f"{tile:<16}{offset:>7}{'*' if chosen[tile] == offset else ' '}"
+            f"{result.accuracy:>9.3f}{result.majority:>10.3f}"
+            f"{result.ndvi_error:>9.3f}{result.ndvi_mean:>8.3f}{result.ndvi_formula:>9.3f}"
             f"  {'equal' if result.is_in_place else 'DIFFERENT'}"
         )
-    print("* in the table below")
+    print("* counted below")
 
 
 def print_confusion(confusion: NDArray[np.int64]) -> None:
     """Pixels by class of the truth (rows) and predicted class (columns), of the classes that occur."""
-    occurring = [cover for cover in lulc_classes if confusion[cover.code].any() or confusion[:, cover.code].any()]
-    names = [cover.name.replace("_", " ") for cover in occurring]
-    codes = [cover.code for cover in occurring]
-    print(f"\n{'truth ↓  predicted →':<21}{''.join(f'{name:>20}' for name in names)}{'right':>8}")
-    for code, name in zip(codes, names, strict=True):
+    occurring = confusion.any(axis=0) | confusion.any(axis=1)
+    names = {cover.code: cover.name.replace("_", " ") for cover in lulc_classes if occurring[cover.code]}
+    widths = {code: max(len(name), 7) + 2 for code, name in names.items()}
+    print(
+        f"\n{'truth ↓ predicted →':<20}{''.join(f'{names[code]:>{widths[code]}}' for code in names)}   right"
+    )
+    for code, name in names.items():
         row = confusion[code]
-        right = f"{row[code] / row.sum():.3f}" if row.any() else "–"
-        print(f"{name:<21}{''.join(f'{row[other]:>20,}' for other in codes)}{right:>8}")
+        cells = "".join(f"{row[other]:>{widths[other]},}" for other in names)
+        print(f"{name:<20}{cells}{row[code] / row.sum() if row.any() else np.nan:>8.3f}")
+
+
+def print_total(counted: Sequence[Result]) -> None:
+    """All tiles together: confusion, accuracy and its baselines."""
+    total = np.sum([result.confusion for result in counted], axis=0)
+    print_confusion(total)
+    truth = total.sum(axis=1)
+    commonest = lulc_classes[truth.argmax()].name.replace("_", " ")
+    each_tile = sum(result.confusion.sum(axis=1).max() for result in counted)
+    print(f"\n{'right in all tiles together':<40}{np.trace(total) / truth.sum():.3f}")
+    print(f"{f'{commonest}, the commonest class, everywhere':<40}{truth.max() / truth.sum():.3f}")
+    print(f"{'the commonest class of each tile':<40}{each_tile / truth.sum():.3f}")
 
 
 def main() -> None:
@@ -141,8 +171,8 @@ def main() -> None:
     tiles = sorted(path.stem for path in (arguments.data / "S2L2A").glob("*.tif"))
     if not tiles:
         sys.exit(
-            f"There are no tiles in {arguments.data}: expected S2L2A/TILE.tif, LULC/TILE.tif and NDVI/TILE.tif, "
-            "as in the examples of IBM/terramind. Name their folder with --data."
+            f"There are no tiles in {arguments.data}: expected S2L2A/TILE.tif, LULC/TILE.tif and "
+            "NDVI/TILE.tif, as in the examples of IBM/terramind. Name their folder with --data."
         )
     chosen = chosen_offsets(arguments.offset, tiles)
     results = {
@@ -152,14 +182,7 @@ def main() -> None:
     }
     print(f"S2L2A → LULC, NDVI by the model {arguments.model}, greedy\n")
     print_summary(results, chosen)
-    total = sum((results[each].confusion for each in chosen.items()), np.zeros((1, 1), np.int64))
-    print_confusion(total)
-    best = lulc_classes[total.sum(axis=1).argmax()].name.replace("_", " ")
-    pixels = total.sum()
-    per_tile = sum(results[each].confusion.sum(axis=1).max() for each in chosen.items())
-    print(f"\noverall accuracy                       {np.trace(total) / pixels:.3f}")
-    print(f"the commonest class ({best}) everywhere{'':<{max(0, 7 - len(best))}} {total.sum(axis=1).max() / pixels:.3f}")
-    print(f"each tile's commonest class            {per_tile / pixels:.3f}")
+    print_total([results[each] for each in chosen.items()])
 
 
 if __name__ == "__main__":

@@ -163,9 +163,9 @@ def test_nodata_stays_nodata(scene):
 
 def test_what_lies_under_a_mask_does_not_matter(scene):
     cloud = xr.zeros_like(scene.S2L2A[0], dtype=bool).drop_vars("band")
-    cloud[64:160, 64:160] = True
+    cloud[70:150, 61:163] = True  # patches in whole and in part
     ruined = scene.copy(deep=True)
-    ruined.S2L2A[:, 64:160, 64:160] = 19_000
+    ruined.S2L2A[:, 70:150, 61:163] = 19_000
     first, second = generate(scene, mask=cloud), generate(ruined, mask=cloud)
     np.testing.assert_array_equal(first, second)
     assert (first.values[cloud.values] == 0).all()
@@ -243,6 +243,18 @@ def test_time_is_carried_and_dates_are_independent(scene):
     assert result.dims == ("time", "y", "x")
     np.testing.assert_array_equal(result.time, times)
     np.testing.assert_array_equal(result[0], generate(scene, temperature=1.0))
+
+
+def test_inputs_without_time_go_with_every_date(scene):
+    times = np.array(["2024-05-01", "2024-07-01"], "datetime64[ns]")
+    dated = xr.concat([scene.S2L2A] * 2, xr.Variable("time", times)).assign_attrs(scene.S2L2A.attrs)
+    ds = lazy(xr.Dataset({"S2L2A": dated, "LULC": scene.LULC}))
+    options = {"model": "demo", "inputs": ["LULC", "S2L2A"], "diffusion_steps": 1}
+    result = ds.terramind.generate("NDVI", **options)
+    alone = lazy(scene).terramind.generate("NDVI", **options)
+    assert result.dims == ("time", "y", "x")
+    for date in result:
+        np.testing.assert_array_equal(date, alone)
 
 
 @pytest.mark.filterwarnings("ignore:.*no coordinates to measure")
