@@ -262,6 +262,16 @@ def test_sampling_takes_the_same_nucleus_as_upstream():
         assert torch.equal(ours.isfinite(), kept.isfinite()), (top_p, top_k)
 
 
+def test_overlapping_tiles_start_from_the_same_diffusion_noise(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(inference, "denoise", lambda tokenizer, latent, image, sampling: image)
+    tokens, places = torch.zeros((BATCH, 14, 14), dtype=torch.int64), np.array([[16, 32], [64, 80]])
+    first, second = inference.decode(find("demo", ["NDVI"]), "NDVI", tokens, places, Sampling(), "cpu")
+    np.testing.assert_array_equal(first[:, 48:, 48:], second[:, :-48, :-48])
+    assert (first != second).any()
+
+
 def test_draws_follow_the_temperature_and_agree_between_shifted_tiles():
     import torch
 
