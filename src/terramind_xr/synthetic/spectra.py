@@ -1,10 +1,10 @@
 """Typical surface reflectances of materials in the twelve bands of Sentinel-2 L2A.
 
-The numbers are rounded, hand-set values in the range of published spectra; they make the synthetic world
-plausible and are no reference measurements.
+The numbers are set by hand after the typical shapes of such spectra, and rounded. They were neither taken
+from the libraries below nor compared with them: they make a world to try things on, no reference.
 
-Sources
--------
+Where to compare
+----------------
 - USGS Spectral Library Version 7 (Kokaly et al. 2017, doi:10.3133/ds1035): vegetation, soils, rocks, roofs.
 - ECOSTRESS Spectral Library 1.0 (Meerdink et al. 2019, doi:10.1016/j.rse.2019.05.015): asphalt, concrete,
   snow and ice, conifer and broadleaf canopies.
