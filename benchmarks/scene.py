@@ -42,7 +42,7 @@ from terramind_xr.models import Recipe, find
 INPUT = "S2L2A"
 OVERLAP = 32
 DIFFUSION_STEPS = 10
-"""terratorch's default as well."""
+"""Given to terratorch as well; a part of the cost of every output but LULC."""
 SAMPLING = inference.Sampling(diffusion_steps=DIFFUSION_STEPS)
 PIXEL = 10e-3
 """Side of a pixel in km."""
@@ -232,11 +232,10 @@ def measure(cases: dict[str, Case], repeat: int) -> dict[str, list[float]]:
             maps[name] = case.run()
             seconds[name].append(time.perf_counter() - start)
             print(f"{number + 1} of {repeat}  {name:<26}{seconds[name][-1]:>9.2f} s", flush=True)
-    for name, array in (maps.get(PEER) or {}).items():
-        ours = maps[OURS]
-        assert ours is not None
-        equal = np.isclose(ours[name], array, atol=1e-3).mean()
-        print(f"{name}: {equal:.2%} of the pixels are equal in {OURS!r} and {PEER!r}")
+    ours, peer = maps[OURS] or {}, maps.get(PEER) or {}
+    if "LULC" in peer:  # diffusion outputs start from other noise
+        equal = (ours["LULC"] == peer["LULC"]).mean()
+        print(f"LULC: {equal:.2%} of the pixels are equal in both without overlap")
     return seconds
 
 
