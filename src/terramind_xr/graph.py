@@ -375,4 +375,5 @@ def _finish_window(work: _Work, index: int, y: Interval, x: Interval, parts: lis
         valid[here] = part.valid[there]
         if part.sums is not None:
             total[..., *here] += part.sums[index][..., *there]
-    return work.kernel.finish(index, total * WEIGHT_ONE**-2, valid)
+    total *= WEIGHT_ONE**-2
+    return work.kernel.finish(index, total, valid)
