@@ -1,6 +1,6 @@
 """Throughput of a whole scene: terramind_xr, the raw forward of the same model, and terratorch's own tiling.
 
-    python benchmarks/scene.py                                      # 2240², tiny: half an hour on two cores
+    python benchmarks/scene.py                                      # 2240², tiny: some minutes
     python benchmarks/scene.py --size 672 --model demo --repeat 5
 
 All run in one process, on the same pixels and with the same weights. "tiny" has its real size and random

@@ -57,7 +57,7 @@ def to_zarr(obj: xr.Dataset | xr.DataArray, store: Any, *, progress: bool = True
     if client is None:
         from dask.diagnostics import ProgressBar
 
-        with ProgressBar() if progress else contextlib.nullcontext():
+        with ProgressBar(dt=0.5) if progress else contextlib.nullcontext():
             write.compute()
     else:
         from distributed import progress as show
