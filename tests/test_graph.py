@@ -7,11 +7,14 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask.callbacks import Callback
+from dask.highlevelgraph import HighLevelGraph
+from dask.sizeof import sizeof
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import TrivialKernel, oracle
-from terramind_xr.graph import Source, map_tiles
+from terramind_xr.graph import Source, in_sequence, map_tiles
 from terramind_xr.tiling import Tiling
 
 OVERLAPS = st.sampled_from(range(0, 113, 16))
@@ -153,27 +156,55 @@ def test_sources_without_a_dim_are_used_along_it():
         np.testing.assert_array_equal(result[time], fixed.astype("float32"))
 
 
+class Sink:
+    """Takes blocks and forgets them, as a store does."""
+
+    def __init__(self, array):
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __setitem__(self, at, value):
+        pass
+
+
+def peak_memory(rows, columns, *, in_window):
+    """Bytes of data that tasks hold at the worst moment of a run over the scene."""
+    array = da.ones((4, rows, columns), chunks=(4, 200, 310), dtype="float32") + 1
+    result = run(array, TrivialKernel("identity", 4), overlap=32, block=2)[0]
+    if in_window:
+        graph = in_sequence(result.__dask_graph__(), ahead=4)
+        result = da.Array(graph, result.name, result.chunks, meta=result._meta)
+    peak = 0
+
+    def look(key, value, dsk, state, worker):
+        nonlocal peak
+        peak = max(peak, sum(map(sizeof, state["cache"].values())))
+
+    with Callback(posttask=look):
+        da.store(result, Sink(result), lock=False, scheduler="sync")
+    return peak
+
+
 def test_peak_memory_does_not_grow_with_the_scene():
-    import tracemalloc
+    """A longer scene holds no more; a wider one holds the margins of a longer row."""
+    short = peak_memory(4800, 1000, in_window=True)
+    long = peak_memory(14_400, 1000, in_window=True)
+    assert long < 1.1 * short
+    narrow, wide = (peak_memory(4800, width, in_window=True) for width in (2000, 8000))
+    assert wide < 1.5 * narrow
+    # Left to dask's own order, it does grow: the window is what bounds it.
+    assert peak_memory(14_400, 1000, in_window=False) > 2 * long
 
-    def peak(rows):
-        array = da.zeros((4, rows, 600), chunks=(4, 200, 600), dtype="float32")
-        target = np.empty(1)
 
-        class Sink:  # takes blocks and forgets them, as a store does
-            shape, dtype = (4, rows, 600), target.dtype
-
-            def __setitem__(self, at, value):
-                pass
-
-        result = run(array, TrivialKernel("identity", 4), overlap=32, block=2)[0]
-        tracemalloc.start()
-        da.store(result, Sink(), lock=False, scheduler="sync")
-        peak_bytes = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak_bytes
-
-    assert peak(6400) < 1.3 * peak(1600)
+def test_a_run_in_a_window_gives_the_same_bytes():
+    values = np.random.default_rng(0).normal(size=(2, 1, 900, 700)).astype("float32")
+    array = da.from_array(values, chunks=(1, 1, 300, 250))
+    first, second = run(array, TrivialKernel("tile mean"), overlap=32, block=1, extra=(2,), axes=(0,))
+    merged = HighLevelGraph.merge(first.__dask_graph__(), second.__dask_graph__())
+    graph = in_sequence(merged, ahead=3)
+    assert any(key[0].startswith("terramind-done") for key in graph if isinstance(key, tuple))
+    for each in (first, second):
+        again = da.Array(graph, each.name, each.chunks, meta=each._meta)
+        assert again.compute().tobytes() == each.compute(scheduler="sync").tobytes()
 
 
 def test_the_graph_of_a_huge_scene_is_small_enough():

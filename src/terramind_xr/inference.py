@@ -95,7 +95,9 @@ def _is_number(value: object) -> bool:
 def standardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Values (band, …) minus the pre-training mean, over the standard deviation, float32."""
     mean, std = _statistics(modality, values.ndim - 1)
-    return (values - mean) / std
+    result = values - mean
+    result /= std
+    return result
 
 
 def destandardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -111,7 +111,9 @@ class GenerateKernel:
             if each.masked:
                 valid &= ~next(queue)[0].astype(bool)
             values = inference.standardize(modalities[each.name], values)
-            arrays.append(np.where(valid, values, np.float32(0)))
+            if not valid.all():
+                values[:, ~valid] = 0
+            arrays.append(values)
             masks.append(valid)
         return arrays, masks
 
