@@ -16,7 +16,7 @@ import terramind_xr
 ORDER = (
     "errors", "options", "modalities", "units", "tiling", "random", "bands", "validate", "miniature",
     "models", "weights", "inference", "graph", "kernels", "plan", "results", "plotting", "synthetic",
-    "store", "io", "api", "accessor", "__init__",
+    "window", "store", "io", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
 LABELS = frozenset({"dask", "distributed", "xarray"})

@@ -168,7 +168,7 @@ def map_tiles(
                     _piece_refs(array.name, lead, *pieces[row, col])
                     for array, lead in zip(arrays, at, strict=True)
                 ]
-                tasks[key] = Task(key, _run_block, work, row, col, List(*refs), None)
+                tasks[key] = Task(key, _run_block, work, row, col, List(*refs))
         incoming, outgoing = _add_margins(tasks, token, tiling, place)
         for row, col in np.ndindex(*tiling.shape):
             key = (f"terramind-block-{token}", *place, row, col)
@@ -179,52 +179,11 @@ def map_tiles(
             wait = List(*map(TaskRef, outgoing[row, col]))
             for index, (name, output) in enumerate(zip(names, kernel.outputs, strict=True)):
                 key = (name, *place, *(0 for _ in output.pixel), row, col)
-                tasks[key] = Task(key, _finish, work, index, len(extra), row, col, block, margins, wait)
+                tasks[key] = Task(key, finish_chunk, work, index, len(extra), row, col, block, margins, wait)
     return [
         _as_array(name, output, tasks, arrays, tiling, extra)
         for name, output in zip(names, kernel.outputs, strict=True)
     ]
-
-
-def in_sequence(graph: HighLevelGraph, ahead: int) -> HighLevelGraph:
-    """Let each block wait for the chunk `ahead` places before it, so that memory stays bounded.
-
-    The order in which dask runs a graph is its own, and can leave many blocks waiting for a neighbour
-    that comes late. For a run over the whole scene this holds it to a window that moves row by row. It
-    is not for parts of a scene: a block would draw in all those before it.
-
-    Parameters
-    ----------
-    graph
-        Of a collection that holds results of `map_tiles`, not optimised yet.
-    ahead
-        Blocks at work or waiting at a time.
-    """
-    layers = dict(graph.layers)
-    names: dict[str, list[str]] = {}
-    for name in layers:
-        if name.startswith("terramind-"):
-            names.setdefault(name.rsplit("-", 1)[1], []).append(name)
-    for token, outputs in names.items():
-        tasks = dict(layers[outputs[0]])  # all outputs of a call share their tasks
-        block = f"terramind-block-{token}"
-        places = sorted(key[1:] for key in tasks if key[0] == block)
-        chunks: dict[Any, list[Any]] = {place: [] for place in places}
-        for key in list(tasks):
-            # (name, *place, *pixel, row, column)
-            if key[0] in outputs and (position := (*key[1 : len(places[0]) - 1], *key[-2:])) in chunks:
-                chunks[position].append(TaskRef(key))
-        for place, earlier in zip(places[ahead:], places, strict=False):
-            done = (f"terramind-done-{token}", *earlier)
-            tasks[done] = Task(done, _done, List(*chunks[earlier]))
-            key = (block, *place)
-            tasks[key] = Task(key, _run_block, *tasks[key].args[:-1], TaskRef(done))
-        layers.update(dict.fromkeys(outputs, tasks))
-    return HighLevelGraph(layers, graph.dependencies)
-
-
-def _done(chunks: list[Array]) -> None:
-    """Stand for finished chunks, without holding them."""
 
 
 def _as_array(
@@ -303,7 +262,7 @@ def _extent(axis: AxisTiling, block: int) -> Interval:
     return extent
 
 
-def _run_block(work: _Work, row: int, col: int, pieces: list[list[list[Array]]], wait: None) -> _Block:
+def _run_block(work: _Work, row: int, col: int, pieces: list[list[list[Array]]]) -> _Block:
     """Run one block: finish its inner pixels, and hand on the sums of those it shares."""
     whole = _sum_tiles(work, row, col, pieces)
     tiling = work.tiling
@@ -379,7 +338,7 @@ def _region(pieces: list[list[Array]], height: int, width: int) -> Array:
     return region
 
 
-def _finish(
+def finish_chunk(
     work: _Work,
     index: int,
     lead: int,

@@ -50,7 +50,6 @@ class KernelInput:
         """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
         modality = modalities[self.name]
         values = self.conversion.apply(raw)
-        # A copy where the conversion had nothing to do: regions are shared with other tasks.
         values = values - np.float32(self.offset) if self.offset else values
         valid = np.asarray(np.isfinite(values).all(axis=0))
         if modality.nodata is not None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
-import dask.system
+import dask
 import xarray as xr
-from dask.highlevelgraph import HighLevelGraph
+from dask.diagnostics import ProgressBar
+from dask.system import CPU_COUNT
 
 from terramind_xr.errors import OptionError
-from terramind_xr.graph import in_sequence
+from terramind_xr.window import optimize
 
 
 def to_zarr(obj: xr.Dataset | xr.DataArray, store: Any, *, progress: bool = True) -> None:
@@ -31,7 +32,7 @@ def to_zarr(obj: xr.Dataset | xr.DataArray, store: Any, *, progress: bool = True
     store
         Path, URL or Zarr store. It must not hold data yet.
     progress
-        Whether to show a progress bar.
+        Whether to show a progress bar; a cluster shows its own, on the dashboard.
 
     Raises
     ------
@@ -55,42 +56,14 @@ def to_zarr(obj: xr.Dataset | xr.DataArray, store: Any, *, progress: bool = True
     if isinstance(store, str | os.PathLike) and Path(store).exists():
         raise OptionError(f"The store {str(store)!r} exists already. Give another path, or delete it first.")
     client = _client()
-    ds = _streamed(ds, threads=sum(client.nthreads().values()) if client else _local_threads())
-    with warnings.catch_warnings():
+    threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
+    bar = ProgressBar(dt=0.5) if progress and client is None else contextlib.nullcontext()
+    # Twice the threads: wide enough to keep every one at work.
+    window = functools.partial(optimize, ahead=2 * threads)
+    with warnings.catch_warnings(), dask.config.set(array_optimize=window), bar:
         # Without it, each later xr.open_zarr warns that it is not there.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
-        write = ds.to_zarr(store, mode="w-", compute=False, zarr_format=3, consolidated=True)
-    if client is None:
-        from dask.diagnostics import ProgressBar
-
-        with ProgressBar(dt=0.5) if progress else contextlib.nullcontext():
-            write.compute()
-    else:
-        from distributed import progress as show
-
-        future = client.compute(write)
-        if progress:
-            show(future)
-        future.result()
-
-
-def _streamed(ds: xr.Dataset, threads: int) -> xr.Dataset:
-    """Blocks in a moving window, wide enough to keep every thread at work."""
-    arrays = {name: array.data for name, array in ds.data_vars.items() if isinstance(array.data, da.Array)}
-    if not arrays:
-        return ds
-    merged = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays.values()))
-    graph = in_sequence(merged, ahead=2 * threads)
-    return ds.assign(
-        {
-            name: ds[name].copy(data=da.Array(graph, array.name, array.chunks, meta=array._meta))
-            for name, array in arrays.items()
-        }
-    )
-
-
-def _local_threads() -> int:
-    return int(dask.config.get("num_workers", None) or dask.system.CPU_COUNT)
+        ds.to_zarr(store, mode="w-", zarr_format=3, consolidated=True)
 
 
 def _client() -> Any:

@@ -1,0 +1,117 @@
+"""A run over a whole scene in a window that moves over its blocks, so that memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import dask
+from dask._task_spec import DataNode, List, Task, TaskRef, convert_legacy_graph
+from dask.array.optimization import optimize as optimize_array
+from dask.core import reverse_dict
+
+from terramind_xr.graph import finish_chunk
+
+
+def optimize(graph: Mapping[Any, Any], keys: Any, *, ahead: int, **kwargs: Any) -> dict[Any, Any]:
+    """Optimise as dask does for arrays, unfused, and then run in a window (see `in_sequence`).
+
+    dask's own order of fused tasks leaves more blocks waiting.
+    """
+    with dask.config.set({"optimization.fuse.active": False}):
+        return in_sequence(optimize_array(graph, keys, **kwargs), ahead)
+
+
+def in_sequence(graph: Mapping[Any, Any], ahead: int) -> dict[Any, Any]:
+    """Hold a run over whole scenes to a window that moves over the blocks, row by row.
+
+    The order in which dask runs a graph is its own: it can leave many blocks waiting for a neighbour that
+    comes late, and reads far ahead while the model is busy. Here each block, and what is read for it, waits
+    for the chunk `ahead` places before it. This is not for parts of a scene: a block would draw in all
+    those before it.
+
+    Parameters
+    ----------
+    graph
+        Of what is to be computed, tasks not yet fused.
+    ahead
+        Blocks at work or waiting at a time.
+
+    Returns
+    -------
+    dict
+        The same tasks with the same keys, and those that hold them back.
+    """
+    tasks: dict[Any, Any] = convert_legacy_graph(dict(graph))
+    tokens = {name.rsplit("-", 1)[1] for name in _names(tasks) if name.startswith("terramind-block-")}
+    for token in tokens:
+        block = f"terramind-block-{token}"
+        places = sorted(key[1:] for key in tasks if key[0] == block)
+        consumed = _consumed_by_place(tasks, token, places)
+        for place, earlier in zip(places[ahead:], places, strict=False):
+            done = (f"terramind-done-{token}", *earlier)
+            tasks[done] = Task(done, _done, List(*consumed[earlier]))
+            key = (block, *place)
+            tasks[key] = _after(done, tasks[key])
+        if len(tokens) == 1:
+            # Of several calls each would hold back what another waits for.
+            for number, leaves in enumerate(_leaves(tasks, [(block, *place) for place in places])):
+                done = (f"terramind-done-{token}", *places[max(number - ahead, 0)])
+                tasks |= {leaf: _after(done, tasks[leaf]) for leaf in leaves if number >= ahead}
+    return tasks
+
+
+def _names(tasks: Mapping[Any, Any]) -> set[str]:
+    return {str(key[0]) if isinstance(key, tuple) else str(key) for key in tasks}
+
+
+def _consumed_by_place(tasks: Mapping[Any, Any], token: str, places: list[Any]) -> dict[Any, list[Any]]:
+    """For each block, what is left when its finished chunk has been used up, e.g. stored."""
+    dependents = reverse_dict({key: task.dependencies for key, task in tasks.items()})
+    consumed: dict[Any, list[Any]] = {place: [] for place in places}
+    for key, task in tasks.items():
+        if isinstance(task, Task) and task.func is finish_chunk and key[0].endswith(token):
+            # (name, *place, *pixel, row, column)
+            place = (*key[1 : len(places[0]) - 1], *key[-2:])
+            if place in consumed:
+                consumed[place] += map(TaskRef, _ends(tasks, dependents, key))
+    return consumed
+
+
+def _ends(tasks: Mapping[Any, Any], dependents: Mapping[Any, Any], key: Any) -> list[Any]:
+    """Last tasks that need this one and no other: waiting for them cannot wait for another block."""
+    only = [each for each in dependents[key] if _needs(tasks, each) == [key]]
+    return [end for each in only for end in _ends(tasks, dependents, each)] or [key]
+
+
+def _needs(tasks: Mapping[Any, Any], key: Any) -> list[Any]:
+    return [each for each in tasks[key].dependencies if not isinstance(tasks[each], DataNode)]
+
+
+def _leaves(tasks: Mapping[Any, Any], blocks: list[Any]) -> Iterator[list[Any]]:
+    """For each block, the tasks that read for it and for no block before it."""
+    seen: set[Any] = set(blocks)
+    for block in blocks:
+        found, stack = [], [block]
+        while stack:
+            key = stack.pop()
+            needs = _needs(tasks, key)
+            if not needs and isinstance(tasks[key], Task):
+                found.append(key)
+            new = [each for each in needs if each not in seen and not str(each[0]).startswith("terramind-")]
+            seen.update(new)
+            stack.extend(new)
+        yield found
+
+
+def _after(done: Any, task: Task) -> Task:
+    """Task that runs as before once `done` is there."""
+    return Task(task.key, _call_after, TaskRef(done), task.func, *task.args, **task.kwargs)
+
+
+def _call_after(done: None, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+def _done(consumed: list[Any]) -> None:
+    """Stand for chunks that are done with, without holding them."""
