@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import dask
 import numpy as np
 import pytest
@@ -13,16 +15,17 @@ from hypothesis import strategies as st
 from terramind_xr import synthetic
 from terramind_xr.errors import OptionError
 from terramind_xr.modalities import lulc_classes, modalities
-from terramind_xr.synthetic import dataset, fields, spectra
+from terramind_xr.synthetic import dataset, fields, radar, render, spectra
+from terramind_xr.validate import validate
 
-EVERY = ("S2L2A", "LULC", "NDVI")
+EVERY = ("S2L2A", "LULC", "NDVI", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM")
 NORTH, WEST = 9_990, 40_003  # a corner that lies on no lattice
 SIDE = 96
 
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, np.ndarray]:
-    return synthetic.window(3, NORTH, WEST, SIDE, SIDE, EVERY)
+    return synthetic.window(3, NORTH, WEST, SIDE, SIDE, EVERY, clouds=0.4)
 
 
 @given(
@@ -34,19 +37,19 @@ def whole() -> dict[str, np.ndarray]:
 @settings(max_examples=40, deadline=None)
 def test_every_window_equals_the_same_crop_of_a_larger_one(whole, y, x, height, width):
     height, width = min(height, SIDE - y), min(width, SIDE - x)
-    part = synthetic.window(3, NORTH + y, WEST + x, height, width, EVERY)
-    for name in EVERY:
+    part = synthetic.window(3, NORTH + y, WEST + x, height, width, EVERY, clouds=0.4)
+    for name in (*EVERY, "cloud"):
         crop = whole[name][..., y : y + height, x : x + width]
         assert part[name].dtype == crop.dtype
         np.testing.assert_array_equal(part[name], crop, err_msg=name)
 
 
-@pytest.mark.parametrize("chunks", [512, 7, (50, 33)])
+@pytest.mark.parametrize("chunks", [512, 23, (50, 33)])
 def test_chunks_change_nothing(chunks):
     size = (70, 90)
-    expected = synthetic.window(5, 0, 0, *size, EVERY)
-    ds = synthetic.scene(size, seed=5, modalities=EVERY, chunks=chunks).compute()
-    for name in EVERY:
+    expected = synthetic.window(5, 0, 0, *size, EVERY, offset=1000, clouds=0.4)
+    ds = synthetic.scene(size, 5, EVERY, chunks, offset=1000, clouds=0.4).compute()
+    for name in (*EVERY, "cloud"):
         np.testing.assert_array_equal(ds[name].values, expected[name], err_msg=name)
 
 
@@ -81,23 +84,26 @@ def test_building_a_scene_computes_nothing(monkeypatch):
     def fail(*arguments):
         raise AssertionError("a pixel was computed")
 
-    monkeypatch.setattr("terramind_xr.synthetic.dataset.surface", fail)
-    ds = synthetic.scene(100_000, modalities=EVERY)
+    monkeypatch.setattr("terramind_xr.synthetic.dataset.render", fail)
+    ds = synthetic.scene(100_000, modalities=EVERY, clouds=0.4)
     assert ds.S2L2A.shape == (12, 100_000, 100_000)
-    assert all(dask.is_dask_collection(ds[name].data) for name in EVERY)
+    assert all(dask.is_dask_collection(ds[name].data) for name in (*EVERY, "cloud"))
 
 
 def test_a_crop_of_a_huge_scene_reads_only_its_own_window(monkeypatch):
     asked = []
-    monkeypatch.setattr(dataset, "window", lambda *call: asked.append(call) or synthetic.window(*call))
+    monkeypatch.setattr(dataset, "render", lambda *call: asked.append(call[0]) or render.render(*call))
     ds = synthetic.scene(100_000, seed=1)
     ds.S2L2A[:, 70_000:70_010, 90_000:90_020].compute()
-    assert [call[:5] for call in asked] == [(1, 70_000, 90_000, 10, 20)]
+    assert [part.place for part in asked] == [(1, 70_000, 90_000, 10, 20)]
 
 
 def test_equal_scenes_have_equal_names_and_other_seeds_others():
     names = [synthetic.scene(64, seed=seed).S2L2A.data.name for seed in (0, 0, 1)]
     assert names[0] == names[1] != names[2]
+    looks: list[dict] = [{"offset": 1000}, {"clouds": 0.2}, {"clouds": 0}, {}]
+    names = [synthetic.scene(64, **look).S2L2A.data.name for look in looks]
+    assert len(set(names)) == len(looks)
 
 
 def test_rioxarray_reads_the_georeference():
@@ -113,7 +119,13 @@ def test_rioxarray_reads_the_georeference():
 
 def test_labels_say_what_the_numbers_are():
     ds = synthetic.scene(16, modalities=EVERY)
-    assert tuple(ds.band.values) == modalities["S2L2A"].band_names
+    for name in EVERY:
+        assert ds[name].attrs["units"] == modalities[name].units
+        assert ds[name].attrs["long_name"] == modalities[name].title
+        assert ds[name].attrs.get("standard_name") == modalities[name].standard_name
+        if ds[name].ndim == 3:
+            assert tuple(ds[f"band_{name}"].values) == modalities[name].band_names
+    assert synthetic.scene(16, modalities=("LULC", "S1RTC", "DEM")).S1RTC.dims == ("band", "y", "x")
     assert ds.S2L2A.dtype == np.uint16
     assert ds.LULC.dtype == np.uint8
     assert ds.NDVI.dtype == np.float32
@@ -137,7 +149,7 @@ def test_labels_survive_netcdf(tmp_path):
 
 def test_ndvi_is_that_of_the_bands(whole):
     ds = synthetic.scene(48, seed=6, modalities=EVERY).compute()
-    red, infrared = (ds.S2L2A.sel(band=band).astype("float64") for band in ("B04", "B08"))
+    red, infrared = (ds.S2L2A.sel(band_S2L2A=band).astype("float64") for band in ("B04", "B08"))
     np.testing.assert_allclose(ds.NDVI, (infrared - red) / (infrared + red), atol=1e-6)
 
 
@@ -198,12 +210,182 @@ def test_digital_numbers_are_clipped_to_what_a_file_can_hold():
         ({"chunks": 0}, "chunks"),
         ({"seed": "one"}, "seed"),
         ({"modalities": ("S2L2A", "Landsat")}, "'Landsat'.*S2L2A, LULC, NDVI"),
+        ({"modalities": ("cloud",)}, "'cloud'.*DEM"),
+        ({"offset": -1000}, "offset: found -1000"),
+        ({"offset": True}, "offset: found True"),
+        ({"clouds": 1.1}, "clouds: found 1.1"),
+        ({"clouds": "few"}, "clouds: found 'few'"),
+        ({"clouds": float("nan")}, "clouds: found nan"),
         ({"modalities": ()}, "none"),
     ],
 )
 def test_bad_arguments_are_refused_at_the_call(arguments, found):
     with pytest.raises(OptionError, match=found):
         synthetic.scene(**{"size": 16, **arguments})
-    if "modalities" in arguments:
+    if not {"size", "chunks", "seed"} & set(arguments):
         with pytest.raises(OptionError, match=found):
-            synthetic.window(0, 0, 0, 4, 4, arguments["modalities"])
+            synthetic.window(0, 0, 0, 4, 4, **arguments)
+
+
+def digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def test_the_world_that_the_demo_model_was_trained_on_has_not_changed():
+    """Whoever changes these has to train the demo weights again."""
+    part = synthetic.window(3, NORTH, WEST, 64, 64, ("S2L2A", "LULC", "NDVI"))
+    assert {name: digest(array) for name, array in part.items()} == {
+        "S2L2A": "dbd8df8225c6f402",
+        "LULC": "e478941fd26dbfb1",
+        "NDVI": "12108e5e472c228b",
+    }
+    cloudy = synthetic.window(7, 500, 77, 224, 224, ("S2L2A", "LULC"))
+    assert (cloudy["LULC"] == 8).any()
+    assert digest(cloudy["S2L2A"]) == "68c2ae4d7f71db3b"
+
+
+def test_validate_finds_no_fault_in_any_modality():
+    for offset in (0, 1000):
+        report = validate(synthetic.scene(32, modalities=EVERY, offset=offset))
+        assert report.ok
+        assert not report.warnings
+    for name in EVERY:
+        assert not validate(synthetic.scene(32, modalities=(name,))).errors
+
+
+@pytest.fixture(scope="module")
+def worlds() -> dict[str, np.ndarray]:
+    """Twelve worlds as (world, …, y, x)."""
+    parts = [synthetic.window(seed, 3000 * seed, 500, 200, 200, EVERY, clouds=0) for seed in range(12)]
+    return {name: np.stack([part[name] for part in parts]) for name in EVERY}
+
+
+def test_heights_and_slopes_are_those_of_land(worlds):
+    heights = worlds["DEM"].astype(float)
+    assert heights.min() == 0
+    assert 500 < heights.max() < 4000
+    south, east = np.gradient(heights, 10, axis=(1, 2))
+    slope = np.hypot(south, east)
+    assert 0.02 < np.median(slope[worlds["LULC"] == 4]) < 0.2
+    assert np.percentile(slope, 99) < 0.8
+    roughness = np.abs(np.diff(heights, 2, axis=2)).mean((0, 1))
+    assert max(roughness[phase::8].mean() for phase in range(8)) < 1.25 * roughness.mean()  # no lattice
+
+
+def test_the_sea_is_level_and_land_lies_above_it():
+    part = render.Window(6, 18_000, 500, 384, 384)
+    heights = render.render(part, ("DEM",))["DEM"]
+    sea = part.ground.shore < 0
+    assert 0.05 < sea.mean() < 0.95
+    assert (heights[sea] == 0).all()
+    assert heights[~sea].min() >= 0.5
+    assert np.median(heights[(part.ground.shore > 0) & (part.ground.shore < 0.01)]) < 6
+
+
+@pytest.mark.parametrize("seed", [2, 25, 43, 48])
+def test_lakes_are_level(seed):
+    part = render.Window(seed, 3000 * seed, 500, 384, 384)
+    lake = part.ground.lake & (part.ground.shore > 0)
+    heights = render.render(part, ("DEM",))["DEM"]
+    assert lake.sum() > 100
+    assert len(np.unique(heights[lake])) == 1
+    rim = (lake[:-2] | lake[2:]) & ~lake[1:-1]
+    assert np.abs(heights[1:-1][rim] - heights[lake][0]).max() < 8
+
+
+def test_speckle_has_the_stated_looks_and_no_memory():
+    power = 10 ** (radar._SPECKLE.astype(float) / 10)
+    assert power.mean() == pytest.approx(1, abs=0.01)
+    assert power.mean() ** 2 / power.var() == pytest.approx(radar.LOOKS, rel=0.02)
+    part = render.Window(2, 0, 0, 256, 256)
+    vertical, cross = radar.backscatter(part.ground, 2, 0, 0, corrected=True)
+    rough = [band[:, 1:] - band[:, :-1] for band in (vertical, cross)]  # what neighbours do not share
+    assert abs(np.corrcoef(rough[0].ravel(), rough[1].ravel())[0, 1]) < 0.25
+    assert np.corrcoef(rough[0][:, :-1].ravel(), rough[0][:, 1:].ravel())[0, 1] == pytest.approx(
+        -0.5, abs=0.1
+    )
+
+
+def test_backscatter_follows_the_land_cover(worlds):
+    cover = worlds["LULC"]
+    vertical, cross = np.moveaxis(worlds["S1RTC"], 1, 0)
+
+    def median(code: int, band: np.ndarray = vertical) -> float:
+        return float(np.median(band[cover == code]))
+
+    assert -24 < median(1) < -17
+    assert median(1) + 4 < min(median(6), median(9)) < max(median(6), median(9)) < median(2) < median(5)
+    assert 4 < median(2) - median(2, cross) < 8
+    assert -45 < worlds["S1GRD"].min() < worlds["S1GRD"].max() < 15
+
+
+def test_slopes_that_face_the_sensor_are_bright_before_terrain_correction(worlds):
+    slope = np.gradient(worlds["DEM"].astype(float), 10, axis=2)
+    land = worlds["LULC"] == 2
+
+    facing, away = land & (slope > 0.15), land & (slope < -0.15)
+    grd, rtc = (
+        np.median(worlds[name][:, 0][facing]) - np.median(worlds[name][:, 0][away])
+        for name in ("S1GRD", "S1RTC")
+    )
+    assert grd > rtc + 3
+    assert abs(rtc) < 1
+
+
+def test_the_atmosphere_adds_blue_light_and_hides_the_ground_in_cirrus(worlds):
+    above, below = worlds["S2L1C"].astype(float), worlds["S2L2A"].astype(float)
+    names = modalities["S2L1C"].band_names
+    surface = [modalities["S2L2A"].band_names.index(name) for name in names if name != "B10"]
+    added = np.median(np.delete(above, names.index("B10"), 1) - below[:, surface], (0, 2, 3))
+    assert added[0] > added[1] > added[2] > added[3] > 0
+    assert added[0] > 700
+    assert added[names.index("B09")] < -300
+    assert above[:, names.index("B10")].max() < 40
+    cloudy = synthetic.window(0, 0, 0, 64, 64, ("S2L1C",), clouds=1)["S2L1C"]
+    assert cloudy[names.index("B10")].min() > 80
+
+
+def test_true_colour_is_the_stretched_surface_reflectance(worlds):
+    bands = [modalities["S2L2A"].band_names.index(name) for name in ("B04", "B03", "B02")]
+    expected = np.clip(worlds["S2L2A"][:, bands] / render.BRIGHT * 255, 0, 255)
+    assert np.abs(worlds["RGB"] - expected).max() <= 0.51
+
+
+def test_the_offset_is_in_the_numbers_and_in_the_metadata():
+    plain, shifted = (
+        synthetic.scene(40, seed=8, modalities=EVERY, offset=offset).compute() for offset in (0, 1000)
+    )
+    for name, key in (("S2L2A", "boa_add_offset"), ("S2L1C", "radio_add_offset")):
+        np.testing.assert_array_equal(shifted[name], plain[name] + 1000)
+        assert (plain[name].attrs[key], shifted[name].attrs[key]) == (0, -1000)
+    xr.testing.assert_identical(plain.drop_vars(["S2L2A", "S2L1C"]), shifted.drop_vars(["S2L2A", "S2L1C"]))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
+def test_clouds_cover_their_share(share):
+    masks = [
+        render.render(render.Window(seed, 900 * seed, 0, 360, 360, render.Look(clouds=share)), ("cloud",))[
+            "cloud"
+        ]
+        for seed in range(12)
+    ]
+    assert np.mean(masks) == pytest.approx(share, abs=0.08)
+
+
+def test_clouds_hide_the_ground_from_optical_sensors_alone():
+    clear, cloudy, overcast = (
+        synthetic.window(7, 500, 77, 224, 224, EVERY, clouds=share) for share in (0, 0.4, 1)
+    )
+    assert (synthetic.window(7, 500, 77, 224, 224, ("LULC",))["LULC"] == 8).any()  # the world's own
+    assert not clear["cloud"].any()
+    assert overcast["cloud"].all()
+    for name in ("LULC", "NDVI", "DEM", "S1GRD", "S1RTC"):
+        np.testing.assert_array_equal(clear[name], cloudy[name])
+    assert not (clear["LULC"] == 8).any()
+    cloud = cloudy["cloud"]
+    difference = cloudy["S2L2A"][3].astype(int) - clear["S2L2A"][3]
+    bright_ground = clear["S2L2A"][3] > 4000
+    assert (difference[cloud & ~bright_ground] > 0).mean() > 0.95
+    shadow = ~cloud & (difference < 0)
+    assert 0.02 < shadow.mean() < 0.4
+    assert (difference[~cloud] <= 0).all()

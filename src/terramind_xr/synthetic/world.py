@@ -6,24 +6,15 @@ The land-cover codes are those of `terramind_xr.modalities.lulc_classes`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.synthetic.fields import (
-    Bits,
-    Cells,
-    Float,
-    cells,
-    fractal,
-    node_positions,
-    refine,
-    stream,
-    uniform,
-)
+from terramind_xr.synthetic.fields import Bits, Float, uniform
 from terramind_xr.synthetic.spectra import MATERIAL
+from terramind_xr.synthetic.survey import Place, survey
+from terramind_xr.synthetic.terrain import SEA, SHORE
 
 WATER, TREES, FLOODED, CROPS, BUILT, BARE, SNOW, CLOUDS, RANGELAND = range(1, 10)
 
@@ -44,6 +35,16 @@ class Surface:
         Illumination factor, about 1.
     haze
         0 (clear) to 1.
+    cloud
+        Opacity of clouds, 0 (none) to 1.
+    shore
+        Height above the sea, in the world's own unit.
+    lake, water
+        Whether a pixel lies in a lake, and in any water, bool.
+    relief, texture
+        Small and smallest unevenness, standard deviation about 0.7.
+    cloudiness
+        The field whose peaks are the world's own clouds.
     """
 
     cover: NDArray[np.uint8]
@@ -52,29 +53,13 @@ class Surface:
     mix: Float
     shade: Float
     haze: Float
-
-
-class _Place(NamedTuple):
-    """Smooth fields (zero mean, standard deviation about 0.7), and the textures and cells of a window."""
-
-    height: Float
-    hillshade: Float
-    heat: Float
-    moisture: Float
-    forest: Float
-    farming: Float
-    urban: Float
-    river: Float
-    lake: Float
-    marsh: Float
     cloud: Float
-    haze: Float
-    patch: Float
+    shore: Float
+    lake: NDArray[np.bool_]
+    water: NDArray[np.bool_]
+    relief: Float
     texture: Float
-    grain: Float
-    parcel: Cells
-    town: Cells
-    block: Cells
+    cloudiness: Float
 
 
 def surface(seed: int, y: int, x: int, height: int, width: int) -> Surface:
@@ -85,7 +70,13 @@ def surface(seed: int, y: int, x: int, height: int, width: int) -> Surface:
     >>> surface(0, 0, 0, 4, 6).cover.shape
     (4, 6)
     """
-    place = _survey(seed, y, x, height, width)
+    clear = ground(seed, y, x, height, width)
+    return overcast(clear, clear.cloudiness - np.float32(1.15))
+
+
+def ground(seed: int, y: int, x: int, height: int, width: int) -> Surface:
+    """The surface without clouds."""
+    place = survey(seed, y, x, height, width)
     canvas = _Canvas((height, width))
     _paint_open_land(canvas, place)
     _paint_forest(canvas, place)
@@ -95,55 +86,39 @@ def surface(seed: int, y: int, x: int, height: int, width: int) -> Surface:
     _paint_heights(canvas, place)
     shade = 1 + np.float32(0.10) * place.hillshade + np.float32(0.035) * place.grain
     shade = np.clip(shade + (uniform(place.parcel.bits) - np.float32(0.5)) * np.float32(0.12), 0.45, 1.5)
-    haze = np.clip(np.float32(0.30) * place.haze - np.float32(0.1), 0, 1)
-    _paint_clouds(canvas, place, shade)
-    return Surface(canvas.cover, canvas.first, canvas.second, np.clip(canvas.mix, 0, 1), shade, haze)
+    return Surface(
+        cover=canvas.cover,
+        first=canvas.first,
+        second=canvas.second,
+        mix=np.clip(canvas.mix, 0, 1),
+        shade=shade,
+        haze=np.clip(np.float32(0.30) * place.haze - np.float32(0.1), 0, 1),
+        cloud=np.zeros_like(shade),
+        shore=place.height - SEA,
+        lake=_is_lake(place) & (canvas.cover == WATER),
+        water=canvas.cover == WATER,
+        relief=place.patch,
+        texture=place.texture,
+        cloudiness=place.cloud,
+    )
 
 
-def _survey(seed: int, y: int, x: int, height: int, width: int) -> _Place:
-    rows, columns = node_positions(y, height, extra=1), node_positions(x, width, extra=1)
-    v, u = (np.ascontiguousarray(axis) for axis in np.meshgrid(rows, columns, indexing="ij"))
-    bend_v = v + 70.0 * fractal(seed, "bend-y", v, u, (420, 150))
-    bend_u = u + 70.0 * fractal(seed, "bend-x", v, u, (420, 150))
-    altitude = fractal(seed, "altitude", bend_v, bend_u, (2400, 1000, 450, 180, 70))
-    light = (altitude[1:, :-1] - altitude[:-1, :-1]) + (altitude[:-1, 1:] - altitude[:-1, :-1])
-    rugged = np.clip(altitude[:-1, :-1] + np.float32(0.4), 0.1, 2)
-
-    def smooth(name: str, *wavelengths: float, bent: bool = True) -> Float:
-        at = (bend_v, bend_u) if bent else (v, u)
-        field = fractal(seed, name, at[0][:-1, :-1], at[1][:-1, :-1], wavelengths)
-        return refine(field, y, x, height, width)
-
-    warp = (bend_v - v)[:-1, :-1], (bend_u - u)[:-1, :-1]
-    pixel_v = np.arange(y, y + height, dtype=np.float64)[:, None] + np.zeros((1, width))
-    pixel_u = np.arange(x, x + width, dtype=np.float64)[None, :] + np.zeros((height, 1))
-    patch = fractal(seed, "patch", pixel_v, pixel_u, (34, 15))
-    texture = fractal(seed, "texture", pixel_v, pixel_u, (7,))
-    warped_v = pixel_v + 0.6 * refine(warp[0].astype(np.float32), y, x, height, width) + 0.8 * texture
-    warped_u = pixel_u + 0.6 * refine(warp[1].astype(np.float32), y, x, height, width) + 0.5 * patch
-    large = cells(stream(seed, "parcel-large"), warped_v, warped_u, 44.0)
-    small = cells(stream(seed, "parcel-small"), warped_u, warped_v, 19.0)
-    divided = (large.bits & np.uint32(0x300)) != 0
-    parcel = Cells(*(np.where(divided, one, other) for one, other in zip(small, large, strict=True)))
-    return _Place(
-        height=refine(altitude[:-1, :-1], y, x, height, width) + np.float32(0.03) * patch,
-        hillshade=refine(light * rugged * np.float32(9), y, x, height, width),
-        heat=smooth("heat", 5200, 1900, 600),
-        moisture=smooth("moisture", 1900, 700, 240),
-        forest=smooth("forest", 800, 260, 90) + np.float32(0.28) * patch,
-        farming=smooth("farming", 900, 300),
-        urban=smooth("urban", 1100, 350),
-        river=smooth("river", 1100, 420, 130, bent=False),
-        lake=smooth("lake", 330, 120),
-        marsh=smooth("marsh", 240, 80) + np.float32(0.3) * patch,
-        cloud=smooth("cloud", 900, 300, 100, 40, bent=False) + np.float32(0.10) * patch,
-        haze=smooth("haze", 1600, 500, bent=False),
-        patch=patch,
-        texture=texture,
-        grain=fractal(seed, "grain", pixel_v, pixel_u, (2.7,)),
-        parcel=parcel,
-        town=cells(stream(seed, "town"), warped_v, warped_u, 270.0),
-        block=cells(stream(seed, "block"), warped_u + 0.2 * warped_v, warped_v, 7.5),
+def overcast(clear: Surface, excess: Float) -> Surface:
+    """A surface below clouds where `excess` is positive, the thicker the larger."""
+    cloud = excess > 0
+    opacity = np.clip(excess * np.float32(2.5), 0, 1)
+    canvas = _Canvas(cloud.shape)
+    canvas.cover, canvas.mix = clear.cover.copy(), clear.mix.copy()
+    canvas.first, canvas.second = clear.first.copy(), clear.second.copy()
+    canvas.paint(cloud, CLOUDS, "cloud_thin", "cloud_thick", opacity)
+    return replace(
+        clear,
+        cover=canvas.cover,
+        first=canvas.first,
+        second=canvas.second,
+        mix=canvas.mix,
+        shade=np.where(cloud, np.float32(1) + np.float32(0.03) * clear.texture, clear.shade),
+        cloud=np.where(cloud, np.float32(0.3) + np.float32(0.7) * opacity, np.float32(0)),
     )
 
 
@@ -189,11 +164,11 @@ def _between(value: Float, *materials: str, low: float = -1.2, high: float = 1.2
     return chosen
 
 
-def _dryness(place: _Place) -> Float:
+def _dryness(place: Place) -> Float:
     return np.float32(0.45) * place.heat - np.float32(0.9) * place.moisture
 
 
-def _paint_open_land(canvas: _Canvas, place: _Place) -> None:
+def _paint_open_land(canvas: _Canvas, place: Place) -> None:
     dry = _dryness(place) + np.float32(0.12) * place.patch
     everywhere = np.ones(dry.shape, bool)
     mix = np.float32(0.5) + np.float32(0.3) * place.patch + np.float32(0.1) * place.texture
@@ -218,7 +193,7 @@ def _paint_open_land(canvas: _Canvas, place: _Place) -> None:
     )
 
 
-def _paint_forest(canvas: _Canvas, place: _Place) -> None:
+def _paint_forest(canvas: _Canvas, place: Place) -> None:
     suit = place.forest + np.float32(0.5) * place.moisture - np.float32(0.25) * np.abs(place.heat)
     wood = suit > np.float32(0.3)
     mild = _between(
@@ -235,7 +210,7 @@ def _paint_forest(canvas: _Canvas, place: _Place) -> None:
     canvas.paint(wood, TREES, mild, other, np.float32(0.35) + np.float32(0.25) * place.texture)
 
 
-def _paint_farmland(canvas: _Canvas, place: _Place) -> None:
+def _paint_farmland(canvas: _Canvas, place: Place) -> None:
     bits = place.parcel.bits
     chance = uniform(bits)
     suit = place.farming - np.float32(0.25) * place.forest - np.float32(0.35) * place.height
@@ -268,7 +243,7 @@ def _paint_farmland(canvas: _Canvas, place: _Place) -> None:
     canvas.paint(hedge, None, "shrub", "grass_green", 0.5)
 
 
-def _paint_settlements(canvas: _Canvas, place: _Place) -> None:
+def _paint_settlements(canvas: _Canvas, place: Place) -> None:
     town, block = place.town, place.block
     chance = uniform(town.bits)
     radius = 18 + 70 * chance * chance + 22 * np.clip(place.urban, -1.2, 1.5)
@@ -308,12 +283,16 @@ def _paint_settlements(canvas: _Canvas, place: _Place) -> None:
     canvas.paint(road, BUILT, "asphalt", "concrete", 0.3)
 
 
-def _paint_water(canvas: _Canvas, place: _Place) -> None:
-    sea = np.float32(-1.05)
+def _is_lake(place: Place) -> NDArray[np.bool_]:
+    lake: NDArray[np.bool_] = (place.lake > SHORE) & (place.height < 1.4)
+    return lake
+
+
+def _paint_water(canvas: _Canvas, place: Place) -> None:
     flat = place.height < 1.0
     width = np.float32(0.028) + np.float32(0.014) * np.clip(place.marsh, -1, 2)
     stream_bed = np.abs(place.river)
-    shore = place.height - sea
+    shore = place.height - SEA
     wet = (shore < 0.22) | (stream_bed < 3.2 * width) | (place.lake > 1.45)
     fen = wet & flat & (place.marsh + np.float32(0.35) * place.moisture > 0.15) & (place.heat > -1.4)
     fen |= flat & (place.marsh > 1.45) & (place.moisture > 0.3)
@@ -330,7 +309,7 @@ def _paint_water(canvas: _Canvas, place: _Place) -> None:
     river = (stream_bed < width) & flat
     river_kind = _between(place.forest, "water_turbid", "water_green", "water_dark")
     canvas.paint(river, WATER, river_kind, "water_green", 0.4)
-    lake = (place.lake > 1.75) & (place.height < 1.4)
+    lake = _is_lake(place)
     lake_kind = _between(place.heat, "water_clear", "water_dark", "water_green", "water_turbid")
     canvas.paint(lake, WATER, lake_kind, "water_dark", np.float32(0.3) + np.float32(0.2) * place.moisture)
     ocean = shore < 0
@@ -340,8 +319,8 @@ def _paint_water(canvas: _Canvas, place: _Place) -> None:
     canvas.paint(ocean, WATER, near, deep, depth)
 
 
-def _paint_heights(canvas: _Canvas, place: _Place) -> None:
-    land = place.height > -1.05
+def _paint_heights(canvas: _Canvas, place: Place) -> None:
+    land = place.height > SEA
     cold = place.height - np.float32(0.75) * place.heat + np.float32(0.12) * place.patch
     rocky = (place.height + np.float32(0.25) * place.patch > 1.35) & (place.forest < 0.9)
     canvas.paint(
@@ -359,10 +338,3 @@ def _paint_heights(canvas: _Canvas, place: _Place) -> None:
         _between(place.patch, "snow_fresh", "snow_old", "ice", "rock_grey"),
         np.float32(0.3) + np.float32(0.2) * place.texture,
     )
-
-
-def _paint_clouds(canvas: _Canvas, place: _Place, shade: Float) -> None:
-    cloud = place.cloud > 1.15
-    thick = np.clip((place.cloud - np.float32(1.15)) * np.float32(2.5), 0, 1)
-    canvas.paint(cloud, CLOUDS, "cloud_thin", "cloud_thick", thick)
-    np.copyto(shade, np.float32(1) + np.float32(0.03) * place.texture, where=cloud)
