@@ -288,6 +288,30 @@ def test_netcdf_and_zarr_take_the_results(scene, tmp_path):
         result.terramind.to_zarr(tmp_path / "result.zarr")
 
 
+def test_whatever_is_derived_from_results_can_be_stored(scene, tmp_path):
+    """Two calls with blocks of their own, and results that need several chunks, in one run."""
+    ds = lazy(xr.concat([scene[["S2L2A"]]] * 2, "time").assign_attrs(scene.attrs))
+    lulc = generate(ds)
+    with terramind_xr.set_options(block=2, model="demo"):
+        ndvi = ds.terramind.generate("NDVI", overlap=16, diffusion_steps=1)
+    derived = xr.Dataset(
+        {
+            "LULC": lulc,
+            "NDVI": ndvi,
+            "green": ndvi.where(lulc == 2).astype("float64"),
+            "share": (lulc == 1).coarsen(y=100, x=115).mean().rename(y="y_100", x="x_115"),
+            "changed": lulc.diff("time").rename(time="change"),
+        }
+    ).chunk({"y": 100, "x": -1, "y_100": -1, "x_115": -1})
+    derived.terramind.to_zarr(tmp_path / "derived.zarr", progress=False)
+    stored = xr.open_zarr(tmp_path / "derived.zarr", decode_coords="all")
+    xr.testing.assert_equal(stored.compute(), derived.compute())
+    part = lulc.isel(time=1, y=slice(200, 300))
+    part.terramind.to_zarr(tmp_path / "part.zarr", progress=False)
+    stored = xr.open_zarr(tmp_path / "part.zarr", decode_coords="all").LULC
+    xr.testing.assert_equal(stored.compute(), part.compute())
+
+
 def test_a_plan_counts_what_will_be_done(scene):
     plan = lazy(scene).terramind.plan(["LULC", "NDVI"], model="demo", inputs=["S2L2A"])
     assert (plan.tiles, plan.blocks, plan.scenes) == (6, 1, 1)
