@@ -321,6 +321,25 @@ def test_a_plan_counts_what_will_be_done(scene):
     assert "<table>" in plan._repr_html_()
 
 
+@pytest.mark.slow
+def test_every_kind_of_output_from_radar_with_full_size_classes(released, tmp_path):
+    """The released shapes with random weights: what comes out means nothing, but is labelled right."""
+    import upstream
+
+    upstream.save_random_tokenizer(released, "S2L2A")
+    upstream.save_random_tokenizer(released, "DEM")
+    ds = terramind_xr.synthetic.scene(100, modalities=("S1GRD",), chunks=64)
+    outputs = ["S2L2A", "DEM", "LULC"]
+    result = ds.terramind.generate(outputs, model=str(released), diffusion_steps=1).compute()
+    assert result.S2L2A.dims == ("band", "y", "x")
+    assert list(result.band.values[[1, 8]]) == ["B02", "B8A"]
+    assert [result[name].attrs["units"] for name in outputs] == ["DN", "m", "1"]
+    # Clamped to one standard deviation about the mean, as upstream does.
+    assert abs(result.DEM - 670.665).max() <= 951.3
+    assert np.isfinite(result.S2L2A).all()
+    assert "terramind_note" not in result.DEM.attrs
+
+
 def test_the_real_tiles_run_and_keep_their_place(terramesh):
 
     for path in sorted((terramesh / "S2L2A").glob("*.tif")):
