@@ -19,7 +19,7 @@ from terramind_xr.errors import InputError, OptionError, TerramindWarning
 from terramind_xr.graph import Source, map_tiles
 from terramind_xr.inference import Sampling
 from terramind_xr.kernels import GenerateKernel, KernelInput
-from terramind_xr.modalities import modalities
+from terramind_xr.modalities import band_dims, modalities
 from terramind_xr.models import find as find_weights
 from terramind_xr.options import Precision, get_options
 from terramind_xr.plan import Plan, estimate
@@ -251,14 +251,9 @@ class _Call:
             spatial=(first.y_dim, first.x_dim),
             extra=self.extra,
             attrs=attrs,
-            band_dim=f"band_{name}" if self._banded > 1 else "band",
+            band_dim=band_dims(self.outputs).get(name, "band"),
             probabilities=self.kernel.probabilities,
         )
-
-    @property
-    def _banded(self) -> int:
-        """Outputs with several bands: in one Dataset each needs a band dim of its own."""
-        return sum(len(modalities[name].bands) > 1 for name in self.outputs)
 
 
 def _prepare(

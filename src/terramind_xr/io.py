@@ -13,7 +13,7 @@ from terramind_xr.bands import lookup
 from terramind_xr.bands.grid import difference
 from terramind_xr.bands.labels import best_labels
 from terramind_xr.errors import InputError, OptionError
-from terramind_xr.modalities import Modality
+from terramind_xr.modalities import Modality, band_dims
 
 Chunks = int | Literal["auto"] | Mapping[str, int] | None
 
@@ -137,12 +137,12 @@ def _named(data: xr.DataArray, modality: Modality, path: str | PathLike[str]) ->
 
 
 def _merged(opened: Mapping[str, xr.DataArray]) -> xr.Dataset:
-    several = sum("band" in data.dims for data in opened.values()) > 1
+    dims = band_dims(opened)
     first = next(iter(opened.values()))
     ds = xr.Dataset()
     for name, data in opened.items():
-        if several and "band" in data.dims:
-            data = data.rename(band=f"band_{name}")
+        if name in dims:
+            data = data.rename(band=dims[name])
         # Files of one grid differ in the last bits of their coordinates, which would not align.
         ds[name] = data.assign_coords(y=first["y"], x=first["x"])
     return ds

@@ -14,9 +14,12 @@ Sources
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 PATCH = 16
 """Side of a patch, in pixels: one token stands for one patch."""
@@ -138,6 +141,17 @@ class Modality:
     def band_names(self) -> tuple[str, ...]:
         """Names of the bands in model order."""
         return tuple(band.name for band in self.bands)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """CF attributes of an array of this modality: names, units, and the flags of LULC."""
+        attributes: dict[str, Any] = {"long_name": self.title, "units": self.units}
+        if self.standard_name is not None:
+            attributes["standard_name"] = self.standard_name
+        if self.name == "LULC":
+            attributes["flag_values"] = np.array([each.code for each in lulc_classes], self.dtype)
+            attributes["flag_meanings"] = " ".join(each.name for each in lulc_classes)
+        return attributes
 
     @property
     def is_optical(self) -> bool:
@@ -303,3 +317,15 @@ _TABLE = (
 
 modalities: Mapping[str, Modality] = MappingProxyType({modality.name: modality for modality in _TABLE})
 """Every modality by TerraMind's own name, read-only."""
+
+
+def band_dims(names: Iterable[str]) -> dict[str, str]:
+    """Band dimension of each modality that has several bands, when all of `names` share a dataset.
+
+    Examples
+    --------
+    >>> band_dims(["S2L2A", "DEM"]), band_dims(["S2L2A", "S1GRD"])
+    ({'S2L2A': 'band'}, {'S2L2A': 'band_S2L2A', 'S1GRD': 'band_S1GRD'})
+    """
+    banded = [name for name in names if len(modalities[name].bands) > 1]
+    return {name: "band" if len(banded) == 1 else f"band_{name}" for name in banded}

@@ -244,5 +244,6 @@ def _sha256(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _sha256_of(path: str, size: int, modified: int) -> str:
+    # Size and time are there for the cache: a file that was changed is read again.
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

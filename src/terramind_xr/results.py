@@ -47,7 +47,6 @@ def label(
     probabilities
         Whether `data` holds class probabilities.
     """
-    modality = modalities[name]
     layer, layer_coords = _layer(name, band_dim, probabilities)
     dims = (*extra, *layer, *spatial)
     keep = {*extra, *spatial}
@@ -55,14 +54,7 @@ def label(
     for dim, index in extra.items():
         coords.update({key: value for key, value in index.coords.items() if set(value.dims) <= {dim}})
     result = xr.DataArray(data, dims=dims, coords={**coords, **layer_coords}, name=name)
-    result.attrs = {
-        "long_name": modality.title,
-        "standard_name": modality.standard_name,
-        "units": modality.units,
-        "modality": name,
-        **(_class_attrs() if name == "LULC" else {}),
-        **attrs,
-    }
+    result.attrs = {**modalities[name].attributes, "modality": name, **attrs}
     if name == "LULC" and probabilities:
         result.attrs |= {"long_name": "probability of each land-cover class", "standard_name": None}
     result.attrs = {key: value for key, value in result.attrs.items() if value is not None}
@@ -82,13 +74,6 @@ def _layer(name: str, band_dim: str, probabilities: bool) -> tuple[tuple[str, ..
         return ("lulc_class",), {"lulc_class": [each.name for each in lulc_classes]}
     bands = modalities[name].band_names
     return ((band_dim,), {band_dim: list(bands)}) if len(bands) > 1 else ((), {})
-
-
-def _class_attrs() -> dict[str, Any]:
-    return {
-        "flag_values": np.array([each.code for each in lulc_classes], np.uint8),
-        "flag_meanings": " ".join(each.name for each in lulc_classes),
-    }
 
 
 def provenance(recipe: Recipe, sampling: Sampling, **more: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -55,9 +56,10 @@ def in_sequence(graph: Mapping[Any, Any], ahead: int) -> dict[Any, Any]:
             tasks[key] = _after(done, tasks[key])
         if len(tokens) == 1:
             # Of several calls each would hold back what another waits for.
-            for number, leaves in enumerate(_leaves(tasks, [(block, *place) for place in places])):
-                done = (f"terramind-done-{token}", *places[max(number - ahead, 0)])
-                tasks |= {leaf: _after(done, tasks[leaf]) for leaf in leaves if number >= ahead}
+            reads = itertools.islice(_leaves(tasks, [(block, *place) for place in places]), ahead, None)
+            for leaves, earlier in zip(reads, places, strict=False):
+                done = (f"terramind-done-{token}", *earlier)
+                tasks |= {leaf: _after(done, tasks[leaf]) for leaf in leaves}
     return tasks
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.errors import OptionError
-from terramind_xr.modalities import RESOLUTION, lulc_classes, modalities
+from terramind_xr.modalities import RESOLUTION, band_dims, modalities
 from terramind_xr.synthetic.render import LAYERS, Look, Window, layer, render
 
 if TYPE_CHECKING:
@@ -149,8 +149,8 @@ def scene(
         S2L2A (12 bands) and S2L1C (13) are digital numbers (reflectance times 10,000), uint16; RGB is
         uint8, white at reflectance 0.2; S1GRD (sigma nought, with the terrain's brightness) and S1RTC
         (gamma nought, mostly without) are VV and VH in dB with speckle, DEM is metres, both float32; LULC
-        holds the codes of `terramind_xr.lulc_classes`, uint8; NDVI is (B08 − B04) / (B08 + B04) of the
-        digital numbers, float32; ``cloud`` is bool.
+        holds the codes of `terramind_xr.modalities.lulc_classes`, uint8; NDVI is
+        (B08 − B04) / (B08 + B04) of the digital numbers, float32; ``cloud`` is bool.
 
     Raises
     ------
@@ -179,16 +179,16 @@ def scene(
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise OptionError(f"seed: found {seed!r}, expected an integer.")
     look = _checked_look(offset, clouds)
-    band_dims = _band_dims(names)
+    dims = band_dims(names)
     variables = {}
     for name in _with_cloud(names, look):
         source = _Source(int(seed), name, (height, width), look)
         blocks = (*source.shape[:-2], *steps)
         lazy = da.from_array(source, chunks=blocks, meta=np.empty((0,) * source.ndim, source.dtype))
-        leading = (band_dims[name],) if name in band_dims else ()
+        leading = (dims[name],) if name in dims else ()
         variables[name] = ((*leading, "y", "x"), lazy, _attributes(name, look))
     ds: xr.Dataset = xr.Dataset(
-        variables, coords=_coordinates(band_dims, height, width), attrs=_provenance(int(seed))
+        variables, coords=_coordinates(dims, height, width), attrs=_provenance(int(seed))
     )
     ds = ds.rio.write_crs(_CRS).rio.write_transform()
     return ds
@@ -226,13 +226,7 @@ def _with_cloud(names: Iterable[str], look: Look) -> tuple[str, ...]:
     return (*names, "cloud") if look.clouds is not None else tuple(names)
 
 
-def _band_dims(names: tuple[str, ...]) -> dict[str, str]:
-    """Dimension of the bands of each modality that has several; a dataset needs one for each."""
-    banded = [name for name in names if layer(name).bands]
-    return {name: "band" if len(banded) == 1 else f"band_{name}" for name in banded}
-
-
-def _coordinates(band_dims: dict[str, str], height: int, width: int) -> dict[str, Any]:
+def _coordinates(dims: dict[str, str], height: int, width: int) -> dict[str, Any]:
     axes: dict[str, Any] = {}
     for name, word, start, step, length in (
         ("y", "northing", _NORTH, -RESOLUTION, height),
@@ -248,7 +242,7 @@ def _coordinates(band_dims: dict[str, str], height: int, width: int) -> dict[str
                 "axis": name.upper(),
             },
         )
-    for name, dim in band_dims.items():
+    for name, dim in dims.items():
         axes[dim] = (dim, np.array(layer(name).bands), {"long_name": f"{_sensor(name)} band"})
     return axes
 
@@ -262,16 +256,11 @@ def _attributes(name: str, look: Look) -> dict[str, Any]:
     if name not in modalities:
         return attributes
     modality = modalities[name]
-    attributes |= {"long_name": modality.title, "units": modality.units}
-    if modality.standard_name is not None:
-        attributes["standard_name"] = modality.standard_name
+    attributes |= modality.attributes
     if modality.is_optical:
         # said as products of baseline 04.00 and later say it, so that the offset is not guessed
         kind = "boa" if name == "S2L2A" else "radio"
         attributes |= {f"{kind}_add_offset": -look.offset, "processing_baseline": "05.09"}
-    if name == "LULC":
-        attributes["flag_values"] = np.array([entry.code for entry in lulc_classes], layer(name).dtype)
-        attributes["flag_meanings"] = " ".join(entry.name for entry in lulc_classes)
     return attributes
 
 
