@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,22 +14,21 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from terramind_xr.bands import ModalityInput, as_dataset, lookup
-from terramind_xr.errors import InputError, OptionError, TerramindWarning
+from terramind_xr.bands import lookup
+from terramind_xr.errors import OptionError, TerramindWarning
 from terramind_xr.graph import Source, map_tiles
-from terramind_xr.inference import Sampling
-from terramind_xr.kernels import GenerateKernel, KernelInput
+from terramind_xr.inference import Sampling, is_whole
+from terramind_xr.kernels import GenerateKernel
+from terramind_xr.masks import Mask
 from terramind_xr.modalities import band_dims, modalities
 from terramind_xr.models import find as find_weights
 from terramind_xr.options import Precision, get_options
 from terramind_xr.plan import Plan, estimate
 from terramind_xr.results import label, provenance
+from terramind_xr.scene import Inputs, Scene
 from terramind_xr.tiling import Tiling
-from terramind_xr.units import conversion
-from terramind_xr.validate import examine
+from terramind_xr.validate import Offset
 
-Inputs = str | Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
-Mask = xr.DataArray | Mapping[str, xr.DataArray] | None
 ModelName = str | os.PathLike[str] | None
 
 
@@ -40,7 +39,7 @@ def generate(
     inputs: Inputs = None,
     model: ModelName = None,
     seed: int = 0,
-    offset: str | float = "auto",
+    offset: str | Offset = "auto",
     mask: Mask = None,
     decoding_steps: int = 1,
     diffusion_steps: int = 10,
@@ -77,9 +76,12 @@ def generate(
     seed
         Of all random numbers, which belong to places of the scene.
     offset
-        Radiometric offset within Sentinel-2 numbers: ``"auto"`` from the metadata, or 0 or 1000.
+        Radiometric offset within Sentinel-2 numbers: ``"auto"`` from the metadata (of each date by itself),
+        or 0 or 1000, or a DataArray of them along time. Generated Sentinel-2 numbers carry the offset of
+        the S2L2A input, else of the S2L1C one; 0 where dates differ.
     mask
-        True where pixels are not to be used, e.g. clouds: one array for all inputs, or one by input.
+        True where pixels are not to be used, e.g. clouds: one array for all inputs, or one by input. It is
+        matched by its coordinates; a mask without time holds for every date.
     decoding_steps
         Steps in which the tokens of an output are decoded; 1 for now.
     diffusion_steps
@@ -143,9 +145,9 @@ def generate(
         sampling=sampling, overlap=overlap, batch_size=batch_size,
     )  # fmt: skip
     arrays = map_tiles(
-        call.sources, call.kernel, call.tiling, extra=call.extra_shape, batch_size=call.batch_size
+        call.sources, call.kernel, call.tiling, extra=call.scene.extra_shape, batch_size=call.batch_size
     )
-    if not call.lazy:
+    if not call.scene.is_lazy:
         # The data is in this process already: a cluster's client is not asked.
         arrays = dask.compute(*arrays, scheduler="threads")
         _warn_if_empty(arrays)
@@ -171,7 +173,7 @@ def plan(
     *,
     inputs: Inputs = None,
     model: ModelName = None,
-    offset: str | float = "auto",
+    offset: str | Offset = "auto",
     mask: Mask = None,
     overlap: int = 32,
     batch_size: int = 8,
@@ -207,12 +209,12 @@ def plan(
     )  # fmt: skip
     return Plan(
         model=call.kernel.recipe.name,
-        inputs=tuple(call.inputs),
+        inputs=tuple(call.scene.inputs),
         outputs=call.outputs,
-        shape=(call.tiling.y.size, call.tiling.x.size),
+        shape=call.scene.shape,
         block_shape=(call.tiling.y.chunk, call.tiling.x.chunk),
         batch_size=batch_size,
-        **estimate(call.sources, call.kernel, call.tiling, call.extra_shape, batch_size),
+        **estimate(call.sources, call.kernel, call.tiling, call.scene.extra_shape, batch_size),
     )
 
 
@@ -220,39 +222,36 @@ def plan(
 class _Call:
     """A checked call: all that graph and labels need."""
 
-    inputs: dict[str, ModalityInput]
+    scene: Scene
     outputs: tuple[str, ...]
     kernel: GenerateKernel
     sources: list[Source]
     tiling: Tiling
-    extra: dict[str, xr.DataArray]
     batch_size: int
-    lazy: bool
-
-    @property
-    def extra_shape(self) -> tuple[int, ...]:
-        return tuple(index.size for index in self.extra.values())
 
     def label(self, name: str, array: da.Array) -> xr.DataArray:
-        first = next(iter(self.inputs.values()))
+        given = self.scene.given
         attrs = provenance(
             self.kernel.recipe,
             self.kernel.sampling,
-            inputs=" ".join(self.inputs),
+            inputs=" ".join(self.scene.inputs),
             outputs=" ".join(self.outputs),
             overlap=self.tiling.y.overlap,
             batch_size=self.batch_size,
             block=self.tiling.y.block,
+            **self.scene.provenance(),
         )
+        if modalities[name].is_optical:
+            attrs["boa_add_offset"] = -self.kernel.offset
         return label(
             name,
-            array,
-            first.data,
-            spatial=(first.y_dim, first.x_dim),
-            extra=self.extra,
+            self.scene.as_given(array),
+            given.data,
+            spatial=(given.y_dim, given.x_dim),
+            extra=self.scene.extra,
             attrs=attrs,
             band_dim=band_dims(self.outputs).get(name, "band"),
-            probabilities=self.kernel.probabilities,
+            probabilities=self.kernel.probabilities and name == "LULC",
         )
 
 
@@ -262,7 +261,7 @@ def _prepare(
     *,
     inputs: Inputs,
     model: ModelName,
-    offset: str | float,
+    offset: str | Offset,
     mask: Mask,
     probabilities: bool,
     sampling: Sampling,
@@ -270,50 +269,42 @@ def _prepare(
     batch_size: int,
 ) -> _Call:
     """Check everything that a call says, on metadata alone, and put it in order."""
-    targets = _targets(outputs)
-    if not isinstance(batch_size, int) or batch_size < 1:
+    targets = _targets(outputs, inputs)
+    if not is_whole(batch_size) or batch_size < 1:
         raise OptionError(f"batch_size={batch_size!r} cannot be used: expected a whole number of tiles >= 1.")
-    found, offsets = _checked_inputs(as_dataset(obj), inputs, targets, offset)
-    first = next(iter(found.values()))
-    tiling = Tiling.of(
-        (first.data.sizes[first.y_dim], first.data.sizes[first.x_dim]),
-        overlap=overlap,
-        block=get_options().block,
-    )
-    masks = _masks(mask, found)
+    if probabilities and "LULC" not in targets:
+        raise OptionError(
+            f"probabilities=True is for LULC, but the outputs are {', '.join(targets)}. Leave it out."
+        )
+    model = model if model is not None else get_options().model
+    if not isinstance(model, str | os.PathLike):
+        raise OptionError(f"model={model!r} cannot be used: expected a name from models(), or a folder.")
+    scene = Scene.of(obj, inputs, exclude=targets, offset=offset, mask=mask)
+    tiling = Tiling.of(scene.shape, overlap=overlap, block=get_options().block)
     recipe = find_weights(
-        model if model is not None else get_options().model,
-        {*targets, *(name for name in found if modalities[name].raw_key is None)},
+        model, {*targets, *(name for name in scene.inputs if modalities[name].raw_key is None)}
     )
     kernel = GenerateKernel(
         recipe=recipe,
-        inputs=tuple(
-            KernelInput(
-                name,
-                conversion(each.modality, each.units),
-                offsets.get(name, 0.0),
-                each.nodata,
-                name in masks,
-            )
-            for name, each in found.items()
-        ),
+        inputs=scene.kernel_inputs(),
         targets=targets,
         sampling=sampling,
         probabilities=probabilities,
-        offset=max(offsets.values(), default=0.0),
+        offset=_offset_of_outputs(scene),
     )
-    extra = _extra_dims(found)
-    sources = []
-    for name, each in found.items():
-        sources.append(_source(each.data, extra))
-        if name in masks:
-            sources.append(_source(masks[name].expand_dims("band"), extra, each))
-    lazy = any(dask.is_dask_collection(each.data.data) for each in found.values())
-    return _Call(found, targets, kernel, sources, tiling, extra, batch_size, lazy)
+    return _Call(scene, targets, kernel, scene.sources(tiling), tiling, batch_size)
 
 
-def _targets(outputs: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of the outputs, each one that can be generated, none twice."""
+def _offset_of_outputs(scene: Scene) -> float:
+    """Offset that generated Sentinel-2 numbers carry: that of the first optical input in the table."""
+    first = next((scene.offsets[name] for name in modalities if name in scene.offsets), 0.0)
+    return 0.0 if isinstance(first, xr.DataArray) else first
+
+
+def _targets(outputs: str | Sequence[str], inputs: Inputs) -> tuple[str, ...]:
+    """Names of the outputs, each one that can be generated, none twice and none an input."""
+    if not isinstance(outputs, str | Sequence):
+        raise OptionError(f"outputs={outputs!r} cannot be used: expected a modality, or several in a list.")
     names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     if not names:
         raise OptionError("No output is named; give one or several, e.g. 'LULC' or ['LULC', 'NDVI'].")
@@ -325,6 +316,11 @@ def _targets(outputs: str | Sequence[str]) -> tuple[str, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"{', '.join(twice)} is named twice in outputs; name each modality once.")
+    both = sorted(({inputs} if isinstance(inputs, str) else set(inputs or ())) & set(names))
+    if both:
+        raise OptionError(
+            f"{', '.join(both)} is named as input and as output. Leave it out of inputs to generate it."
+        )
     return names
 
 
@@ -332,63 +328,3 @@ def _refuse_what_is_not_there_yet(**options: int) -> None:
     for name, value in options.items():
         if value != 1:
             raise OptionError(f"{name}={value!r} is not available yet; leave it at 1.")
-
-
-def _checked_inputs(
-    ds: xr.Dataset, inputs: Inputs, targets: tuple[str, ...], offset: str | float
-) -> tuple[dict[str, ModalityInput], dict[str, float]]:
-    """Inputs that passed every check, and their Sentinel-2 offsets; all faults come as one error."""
-    named = {inputs} if isinstance(inputs, str) else set(inputs or ())
-    both = sorted(named & set(targets))
-    if both:
-        raise OptionError(
-            f"{', '.join(both)} is named as input and as output. Leave it out of inputs to generate it."
-        )
-    examined = examine(ds, inputs, exclude=targets, offset=offset)
-    examined.report.raise_for_errors()
-    for check in examined.report.warnings:
-        warnings.warn(str(check), TerramindWarning, stacklevel=4)
-    return examined.inputs, examined.offsets
-
-
-def _masks(mask: Mask, found: Mapping[str, ModalityInput]) -> dict[str, xr.DataArray]:
-    """Mask of each input that has one, on its grid."""
-    if mask is None:
-        return {}
-    masks = dict(mask) if isinstance(mask, Mapping) else dict.fromkeys(found, mask)
-    faults = []
-    for name, each in masks.items():
-        if name not in found:
-            faults.append(f"mask names {name!r}, which is not an input; inputs are {', '.join(found)}.")
-            continue
-        spatial = (found[name].y_dim, found[name].x_dim)
-        expected = {dim: found[name].data.sizes[dim] for dim in spatial}
-        if not isinstance(each, xr.DataArray) or {dim: each.sizes.get(dim) for dim in spatial} != expected:
-            faults.append(
-                f"mask of {name}: expected a DataArray on the grid of the input, {expected}, "
-                f"found {dict(each.sizes) if isinstance(each, xr.DataArray) else type(each).__name__}."
-            )
-        elif each.dtype.kind not in "bui":
-            faults.append(f"mask of {name}: expected booleans (True is not used), found {each.dtype}.")
-    if faults:
-        raise InputError(faults)
-    return masks
-
-
-def _extra_dims(found: Mapping[str, ModalityInput]) -> dict[str, xr.DataArray]:
-    """Coordinates of all dims that are neither band nor space, by dim, in order of appearance."""
-    extra: dict[str, xr.DataArray] = {}
-    for each in found.values():
-        for dim in each.data.dims:
-            if dim not in ("band", each.y_dim, each.x_dim):
-                extra.setdefault(str(dim), each.data[dim])
-    return extra
-
-
-def _source(data: xr.DataArray, extra: Mapping[str, Any], like: ModalityInput | None = None) -> Source:
-    """Array of the graph (*extra, band, y, x), and which extra dims it has."""
-    spatial = data.dims[-2:] if like is None else (like.y_dim, like.x_dim)
-    own = [dim for dim in extra if dim in data.dims]
-    data = data.transpose(*own, "band", *spatial)
-    array = data.data if dask.is_dask_collection(data.data) else da.from_array(data.values, chunks=-1)
-    return Source(array, tuple(list(extra).index(dim) for dim in own))

@@ -69,12 +69,12 @@ class Sampling:
         check_device(self.device)
         check_precision(self.precision)
         rules = {
-            "seed": (_is_whole(self.seed), "a whole number"),
+            "seed": (is_whole(self.seed) and -(2**63) <= self.seed < 2**63, "a whole number below 2**63"),
             "temperature": (_is_number(self.temperature) and self.temperature >= 0, "None or a number >= 0"),
             "top_p": (_is_number(self.top_p) and 0 <= self.top_p <= 1, "a number from 0 to 1"),
-            "top_k": (_is_whole(self.top_k) and self.top_k >= 0, "a whole number >= 0"),
+            "top_k": (is_whole(self.top_k) and self.top_k >= 0, "a whole number >= 0"),
             "diffusion_steps": (
-                _is_whole(self.diffusion_steps) and 1 <= self.diffusion_steps <= 1000,
+                is_whole(self.diffusion_steps) and 1 <= self.diffusion_steps <= 1000,
                 "a whole number from 1 to 1000",
             ),
             "clamp": (self.clamp in ("upstream", None), "'upstream' or None"),
@@ -84,12 +84,13 @@ class Sampling:
                 raise OptionError(f"{name}={getattr(self, name)!r} cannot be used: expected {expected}.")
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, numpy's included; True and False are none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:
-    return _is_whole(value) or isinstance(value, float | np.floating)
+    return is_whole(value) or isinstance(value, float | np.floating)
 
 
 def standardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,7 +33,8 @@ class KernelInput:
     conversion
         From the user's units to the model's.
     offset
-        Radiometric offset within Sentinel-2 digital numbers, taken off before the model.
+        Radiometric offset within Sentinel-2 digital numbers, taken off before the model; None where dates
+        differ, and each one's offset follows among the sources.
     nodata
         Value that means no data in any band, besides NaN; None for none.
     masked
@@ -42,15 +43,20 @@ class KernelInput:
 
     name: str
     conversion: Conversion
-    offset: float = 0.0
+    offset: float | None = 0.0
     nodata: float | None = None
     masked: bool = False
 
-    def read(self, raw: NDArray[Any]) -> tuple[NDArray[np.float32], Mask]:
+    def read(
+        self, raw: NDArray[Any], offset: NDArray[Any] | None = None
+    ) -> tuple[NDArray[np.float32], Mask]:
         """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
         modality = modalities[self.name]
         values = self.conversion.apply(raw)
-        values = values - np.float32(self.offset) if self.offset else values
+        if offset is not None:
+            values = values - offset.astype(np.float32)
+        elif self.offset:
+            values = values - np.float32(self.offset)
         valid = np.asarray(np.isfinite(values).all(axis=0))
         if modality.nodata is not None:
             # One dark band can be 0 by chance; all of them are not.
@@ -106,7 +112,8 @@ class GenerateKernel:
         queue = iter(regions)
         arrays, masks = [], []
         for each in self.inputs:
-            values, valid = each.read(next(queue))
+            raw = next(queue)
+            values, valid = each.read(raw, next(queue) if each.offset is None else None)
             if each.masked:
                 valid &= ~next(queue)[0].astype(bool)
             values = inference.standardize(modalities[each.name], values)
@@ -141,6 +148,9 @@ class GenerateKernel:
         values = blended.astype(output.dtype)
         if modalities[name].is_optical:
             values += np.float32(self.offset)
+        limits = modalities[name].limits
+        if limits is not None:
+            values = values.clip(*limits)
         values[:, ~valid] = np.nan
         return values if output.pixel else values[0]
 

@@ -111,6 +111,8 @@ class Modality:
         CF standard name, or None.
     nodata
         Value that means "no data" where the file does not say, or None.
+    limits
+        Smallest and largest value that there can be, by definition, or None.
 
     Examples
     --------
@@ -131,6 +133,7 @@ class Modality:
     codebook: tuple[int, ...] = ()
     standard_name: str | None = None
     nodata: float | None = None
+    limits: tuple[float, float] | None = None
 
     @property
     def vocabulary_size(self) -> int:
@@ -302,6 +305,7 @@ _TABLE = (
         token_key="tok_ndvi@224",
         codebook=_FSQ_16K,
         standard_name="normalized_difference_vegetation_index",
+        limits=(-1, 1),
     ),
     Modality(
         name="Coordinates",

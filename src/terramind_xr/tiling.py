@@ -88,9 +88,10 @@ class AxisTiling:
             raise OptionError(f"A scene needs at least 1 pixel along each axis, found {self.size}.")
         if self.block < 1:
             raise OptionError(f"block must be at least 1 tile, found {self.block}.")
-        if not 0 <= self.overlap <= self.tile // 2 or self.overlap % self.patch:
+        whole = isinstance(self.overlap, int | np.integer) and not isinstance(self.overlap, bool)
+        if not whole or not 0 <= self.overlap <= self.tile // 2 or self.overlap % self.patch:
             raise OptionError(
-                f"overlap={self.overlap} cannot be used: it must be a multiple of {self.patch} pixels "
+                f"overlap={self.overlap!r} cannot be used: it must be a multiple of {self.patch} pixels "
                 f"(one patch) from 0 to {self.tile // 2} (half a tile of {self.tile})."
             )
 

@@ -8,9 +8,10 @@ import xarray as xr
 
 from terramind_xr.bands import Check, as_dataset
 from terramind_xr.validate.checks import Examined, check_inputs, examine
+from terramind_xr.validate.offset import Offset
 from terramind_xr.validate.report import Report
 
-__all__ = ["Check", "Examined", "Report", "check_inputs", "examine", "validate"]
+__all__ = ["Check", "Examined", "Offset", "Report", "check_inputs", "examine", "validate"]
 
 
 def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | None = None) -> Report:

@@ -15,7 +15,7 @@ from terramind_xr.bands.search import Names, family_of, product_of
 from terramind_xr.errors import InputError
 from terramind_xr.modalities import RESOLUTION
 from terramind_xr.units import accepted_units, conversion
-from terramind_xr.validate.offset import check_option, sentinel2_offset
+from terramind_xr.validate.offset import Offset, check_option, sentinel2_offset
 from terramind_xr.validate.report import Report
 
 _TOLERATED, _REFUSED = 0.01, 0.05
@@ -25,7 +25,7 @@ class Examined(NamedTuple):
     """Inputs of a call, the Sentinel-2 offset in each optical one, and the report on everything."""
 
     inputs: dict[str, ModalityInput]
-    offsets: dict[str, float]
+    offsets: dict[str, Offset]
     report: Report
 
 
@@ -34,7 +34,7 @@ def examine(
     names: Names = None,
     *,
     exclude: Collection[str] = (),
-    offset: str | float = "auto",
+    offset: str | Offset = "auto",
     derived: bool = False,
 ) -> Examined:
     """Find the inputs and check them, faulty ones included, so that all faults come at once.
@@ -65,10 +65,10 @@ def examine(
 
 def check_inputs(
     inputs: Mapping[str, ModalityInput],
-    offset: str | float = "auto",
+    offset: str | Offset = "auto",
     *,
     faulty: Mapping[str, ModalityInput] = MappingProxyType({}),
-) -> tuple[Report, dict[str, float]]:
+) -> tuple[Report, dict[str, Offset]]:
     """Check found inputs by their metadata, without reading a pixel.
 
     Parameters
@@ -76,7 +76,8 @@ def check_inputs(
     inputs
         As `find_inputs` returns them.
     offset
-        ``"auto"`` (metadata), 0 or 1000: the offset in the Sentinel-2 digital numbers.
+        ``"auto"`` (metadata), 0 or 1000, or one of them for each date: the offset in the Sentinel-2
+        digital numbers.
     faulty
         What stands for inputs with faulty bands; their other faults are reported as well.
 
@@ -84,7 +85,7 @@ def check_inputs(
     -------
     report, offsets
         The checks, and for each Sentinel-2 modality the number that is in its digital numbers (0 or 1000)
-        and is to be taken off before the model.
+        and is to be taken off before the model; a DataArray along time where dates differ.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def check_inputs(
     """
     option = check_option(offset)
     checks: list[Check] = []
-    offsets: dict[str, float] = {}
+    offsets: dict[str, Offset] = {}
     for name, given in (*inputs.items(), *faulty.items()):
         checks += [_bands(given)] if name in inputs else []
         checks += _layout(given)

@@ -9,18 +9,19 @@ the date is none.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
 
 from terramind_xr.bands import Check, ModalityInput
 from terramind_xr.bands.check import Status
 from terramind_xr.bands.inputs import packing
-from terramind_xr.errors import OptionError
-
-if TYPE_CHECKING:
-    import xarray as xr
+from terramind_xr.errors import InputError, OptionError
 
 OFFSETS = (0.0, 1000.0)
 _ADD_OFFSET = ("boa_add_offset", "BOA_ADD_OFFSET", "radio_add_offset", "RADIO_ADD_OFFSET")
@@ -28,38 +29,163 @@ _APPLIED = ("boa_offset_applied", "earthsearch:boa_offset_applied")
 _BASELINE = ("processing_baseline", "s2:processing_baseline")
 _FIRST_WITH_OFFSET = 4.0
 _EXPECTED = "0 or 1000, said by boa_add_offset, boa_offset_applied or add_offset"
+_REMEDY_SERIES = (
+    "Say it for each date: offset=xr.DataArray([…], coords={'time': ds.time}), with 0 or 1000 for each."
+)
 
 
-def check_option(offset: str | float) -> float | None:
+Offset = float | xr.DataArray
+"""The number in the digital numbers; one along the extra dims (time) where dates differ."""
+
+
+def check_option(offset: object) -> Offset | None:
     """The offset that the option says; None for ``"auto"``.
 
     Raises
     ------
     OptionError
-        It is none of ``"auto"``, 0 and 1000.
+        It is none of ``"auto"``, 0 and 1000, nor a DataArray of 0 and 1000.
     """
-    if isinstance(offset, str):
-        if offset == "auto":
-            return None
-        if offset == "infer":
-            raise OptionError("offset='infer' is not available yet; use 'auto' (metadata), 0 or 1000.")
-    elif not isinstance(offset, bool) and float(offset) in OFFSETS:
+    if isinstance(offset, str) and offset == "auto":
+        return None
+    if isinstance(offset, str) and offset == "infer":
+        raise OptionError("offset='infer' is not available yet; use 'auto' (metadata), 0 or 1000.")
+    if isinstance(offset, xr.DataArray):
+        values = offset.values
+        if offset.ndim and values.dtype.kind in "iuf" and np.isin(values, OFFSETS).all():
+            return offset.astype(float)
+        found = (
+            f"a DataArray with dims {tuple(map(str, offset.dims))} of {sorted(set(values.ravel().tolist()))}"
+        )
+    elif isinstance(offset, numbers.Real) and not isinstance(offset, bool) and float(offset) in OFFSETS:
         return float(offset)
-    raise OptionError(f"offset is {offset!r}; expected 'auto', 0 or 1000.")
+    else:
+        found = repr(offset)
+    raise OptionError(
+        f"offset is {found}; expected 'auto', 0 or 1000, or for a series one of them for each date: "
+        "xr.DataArray([0, 1000], coords={'time': ds.time})."
+    )
 
 
-def sentinel2_offset(given: ModalityInput, option: float | None) -> tuple[float, Check]:
+def sentinel2_offset(given: ModalityInput, option: Offset | None) -> tuple[Offset, Check]:
     """The offset in the digital numbers of one modality, and the check that tells why.
 
     Explicit metadata first: the product's add offset, ``boa_offset_applied``, a CF ``add_offset``. Where
     they are silent, a processing baseline of 04.00 or later means 1000, with a warning, as some catalogues
     remove it; without that, 0 is assumed with a warning. `option` decides unless explicit metadata say
-    otherwise with one voice.
+    otherwise with one voice. Of a series, each date is judged by its own metadata.
     """
-    evidence = _evidence(given.data)
-    values = sorted(set(evidence.values()))
-    found = ", ".join(evidence) or "metadata are silent"
-    name = given.title
+    data = _with_metadata_read(given.data)
+    try:
+        dims = _dims_of_metadata(data, option)
+        said = _along(option, data) if isinstance(option, xr.DataArray) else option
+    except InputError as error:
+        return 0.0, Check(given.title, "offset", "error", error.faults[0], _EXPECTED, _REMEDY_SERIES)
+    if not dims:
+        assert not isinstance(said, xr.DataArray), "it would have brought a dim"
+        return _judge(_Statements.of(data, {}), said, given.title)
+    shape = tuple(data.sizes[dim] for dim in dims)
+    found: dict[tuple[int, ...], tuple[float, Check]] = {}
+    for place in np.ndindex(*shape):
+        at = dict(zip(dims, place, strict=True))
+        own = float(said.isel(at, missing_dims="ignore")) if isinstance(said, xr.DataArray) else said
+        found[place] = _judge(_Statements.of(data, at), own, given.title)
+    values = np.array([value for value, _ in found.values()]).reshape(shape)
+    check = _together([check for _, check in found.values()], values)
+    if (values == values.flat[0]).all():
+        return float(values.flat[0]), check
+    coords = {dim: data.coords[dim] for dim in dims if dim in data.coords}
+    return xr.DataArray(values, dims=dims, coords=coords), check
+
+
+def _with_metadata_read(data: xr.DataArray) -> xr.DataArray:
+    """Metadata along time in memory: ``ds.chunk()`` makes them lazy, and unread they would be silent."""
+    lazy = [
+        key
+        for key in (*_ADD_OFFSET, *_APPLIED, *_BASELINE)
+        if key in data.coords and data.coords[key].chunks is not None and data.coords[key].dims != data.dims
+    ]
+    return data.assign_coords({key: data.coords[key].compute(scheduler="synchronous") for key in lazy})
+
+
+def _dims_of_metadata(data: xr.DataArray, option: Offset | None) -> tuple[str, ...]:
+    """Extra dims along which statements about the offset may differ."""
+    extra = [str(dim) for dim in data.dims[:-3]]
+    dims = {
+        str(dim)
+        for key in (*_ADD_OFFSET, *_APPLIED, *_BASELINE)
+        if key in data.coords and data.coords[key].chunks is None
+        for dim in data.coords[key].dims
+    }
+    if isinstance(option, xr.DataArray):
+        strange = [str(dim) for dim in option.dims if dim not in extra]
+        if strange:
+            raise InputError(f"offset= has dim {strange[0]!r}, which {data.name} does not have")
+        dims |= {str(dim) for dim in option.dims}
+    return tuple(dim for dim in extra if dim in dims)
+
+
+def _along(option: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
+    """The option in the order of the data's dates."""
+    for dim in map(str, option.dims):
+        if dim in option.coords and dim in data.coords:
+            places = option.indexes[dim].get_indexer(data.indexes[dim])
+            if (places < 0).any():
+                missing = data.indexes[dim][places < 0]
+                raise InputError(f"offset= says nothing of {dim} {missing[0]}, and {len(missing) - 1} more")
+            option = option.isel({dim: places})
+        elif option.sizes[dim] != data.sizes[dim] or (dim in option.coords) != (dim in data.coords):
+            raise InputError(
+                f"offset= has {option.sizes[dim]} places along {dim!r}, the data {data.sizes[dim]}"
+            )
+    return option
+
+
+def _together(checks: list[Check], values: NDArray[np.float64]) -> Check:
+    """One row for a series: the worst of its dates, and how many carry what."""
+    worst = max(checks, key=lambda check: ("ok", "warning", "error").index(check.status))
+    alike = sum(check == worst for check in checks)
+    if alike == len(checks):
+        return worst
+    if worst.status != "ok":
+        return replace(worst, found=f"{worst.found} (in {alike} of {len(checks)} dates)")
+    counts = {value: int((values == value).sum()) for value in sorted(set(values.flat))}
+    listed = ", ".join(f"{value:g} in {count} dates" for value, count in counts.items())
+    return replace(worst, found=f"{listed}, each by its own metadata")
+
+
+@dataclass(frozen=True)
+class _Statements:
+    """What metadata say of one date: explicit offsets by their wording, and processing baselines."""
+
+    evidence: dict[str, float]
+    baselines: frozenset[float]
+
+    @classmethod
+    def of(cls, data: xr.DataArray, at: Mapping[str, int]) -> _Statements:
+        evidence: dict[str, float] = {}
+        for key in _ADD_OFFSET:
+            numbers = (_number(value) for value in _said(data, (key,), at))
+            evidence |= {f"{key} = {number:g}": 0.0 - number for number in numbers if number is not None}
+        for key in _APPLIED:
+            for value in _said(data, (key,), at):
+                if _is_true(value):  # false says nothing: older products never had an offset to apply
+                    evidence[f"{key} = true"] = 0.0
+        scale, shift = packing(data.attrs)
+        if shift and scale != 1:
+            said = f"add_offset = {shift:g} at scale_factor = {scale:g}, not applied"
+            evidence[said] = round(-shift / scale, 3)
+        scale, shift = packing(data.encoding)
+        if shift and scale != 1 and data.dtype.kind == "f":
+            evidence[f"add_offset = {shift:g} at scale_factor = {scale:g}, applied when read"] = 0.0
+        baselines = (_number(value) for value in _said(data, _BASELINE, at))
+        return cls(evidence, frozenset(value for value in baselines if value is not None))
+
+
+def _judge(said: _Statements, option: float | None, name: str) -> tuple[float, Check]:
+    """The offset of one date."""
+    values = sorted(set(said.evidence.values()))
+    found = ", ".join(said.evidence) or "metadata are silent"
 
     def check(status: Status, found: str, remedy: str = "") -> Check:
         return Check(name, "offset", status, found, "" if status == "ok" else _EXPECTED, remedy)
@@ -76,16 +202,15 @@ def sentinel2_offset(given: ModalityInput, option: float | None) -> tuple[float,
         problem = "contradicting metadata" if len(values) > 1 else "an offset that Sentinel-2 does not have"
         return values[0], check(
             "error", f"{problem}: {found}",
-            "Look at the darkest pixels: water near 1000 or above means offset=1000, else offset=0; "
-            "of a time series with both, select the dates of one kind.",
+            "Look at the darkest pixels: water near 1000 or above means offset=1000, else offset=0. "
+            + _REMEDY_SERIES,
         )  # fmt: skip
     if values:
         return values[0], check("ok", f"{values[0]:g}: {found}")
-    return _assumed(given.data, check)
+    return _assumed(said.baselines, check)
 
 
-def _assumed(data: xr.DataArray, check: Callable[..., Check]) -> tuple[float, Check]:
-    baselines = {value for value in map(_number, _said(data, _BASELINE)) if value is not None}
+def _assumed(baselines: frozenset[float], check: Callable[..., Check]) -> tuple[float, Check]:
     kinds = {value >= _FIRST_WITH_OFFSET for value in baselines}
     listed = ", ".join(f"{value:05.2f}" for value in sorted(baselines))
     if kinds == {False}:
@@ -97,8 +222,8 @@ def _assumed(data: xr.DataArray, check: Callable[..., Check]) -> tuple[float, Ch
         )  # fmt: skip
     if kinds:
         return 0.0, check(
-            "error", f"processing baselines before and after 04.00 in one series: {listed}",
-            "Select the dates of one kind, or remove 1000 from the newer ones and say offset=0.",
+            "error", f"processing baselines before and after 04.00 for the same date: {listed}",
+            _REMEDY_SERIES,
         )  # fmt: skip
     return 0.0, check(
         "warning", "0 assumed: metadata are silent",
@@ -107,27 +232,7 @@ def _assumed(data: xr.DataArray, check: Callable[..., Check]) -> tuple[float, Ch
     )  # fmt: skip
 
 
-def _evidence(data: xr.DataArray) -> dict[str, float]:
-    """Offset in the numbers by each explicit statement."""
-    evidence: dict[str, float] = {}
-    for key in _ADD_OFFSET:
-        numbers = (_number(value) for value in _said(data, (key,)))
-        evidence |= {f"{key} = {number:g}": 0.0 - number for number in numbers if number is not None}
-    for key in _APPLIED:
-        for value in _said(data, (key,)):
-            if _is_true(value):  # false says nothing: older products never had an offset to apply
-                evidence[f"{key} = true"] = 0.0
-    scale, shift = packing(data.attrs)
-    if shift and scale != 1:
-        said = f"add_offset = {shift:g} at scale_factor = {scale:g}, not applied"
-        evidence[said] = round(-shift / scale, 3)
-    scale, shift = packing(data.encoding)
-    if shift and scale != 1 and data.dtype.kind == "f":
-        evidence[f"add_offset = {shift:g} at scale_factor = {scale:g}, applied when read"] = 0.0
-    return evidence
-
-
-def _said(data: xr.DataArray, keys: Iterable[str]) -> list[Any]:
+def _said(data: xr.DataArray, keys: Iterable[str], at: Mapping[str, int]) -> list[Any]:
     """Distinct values of metadata, from attributes and from coordinates, as STAC loaders place them."""
     found: list[Any] = []
     for key in keys:
@@ -135,7 +240,7 @@ def _said(data: xr.DataArray, keys: Iterable[str]) -> list[Any]:
             value = data.attrs[key]
             found += list(value.values()) if isinstance(value, Mapping) else np.ravel(value).tolist()
         if key in data.coords and data.coords[key].chunks is None:
-            found += np.ravel(data.coords[key].values).tolist()
+            found += np.ravel(data.coords[key].variable.isel(at, missing_dims="ignore").values).tolist()
     return list({repr(value): value for value in found}.values())
 
 

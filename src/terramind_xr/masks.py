@@ -1,0 +1,180 @@
+"""Masks of pixels that are not to be used, laid on the data by their coordinates, never by position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from terramind_xr.bands import ModalityInput
+from terramind_xr.bands.grid import crs_of, spatial_dims
+from terramind_xr.bands.labels import band_dim
+from terramind_xr.errors import InputError
+
+Mask = xr.DataArray | Mapping[str, xr.DataArray] | None
+
+
+def match_masks(mask: Mask, inputs: Mapping[str, ModalityInput]) -> dict[str, xr.DataArray]:
+    """Mask of each input that has one, on the grid and the dates of the input.
+
+    Parameters
+    ----------
+    mask
+        One for all inputs, or one by input; True (or not 0) where pixels are not to be used. Dims are
+        those of the input without its bands, in any order; without time it holds for every date. It may
+        run the other way, and cover more pixels and dates than the data.
+    inputs
+        Inputs of the call.
+
+    Returns
+    -------
+    dict
+        The masks, lazy where they were not in memory.
+
+    Raises
+    ------
+    InputError
+        With every mask that does not match, and how.
+    """
+    if mask is None:
+        return {}
+    masks = dict(mask) if isinstance(mask, Mapping) else dict.fromkeys(inputs, mask)
+    matched, faults = {}, []
+    for name, each in masks.items():
+        try:
+            if name not in inputs:
+                listed = ", ".join(inputs)
+                raise InputError(f"mask names {name!r}, which is not an input; inputs are {listed}.")
+            matched[name] = _matched(each, inputs[name])
+        except InputError as error:
+            faults += [fault for fault in error.faults if fault not in faults]
+    if faults:
+        raise InputError(faults)
+    return matched
+
+
+def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
+    title, name = f"mask of {given.modality.name}", given.title
+    if not isinstance(mask, xr.DataArray):
+        raise InputError(
+            f"{title}: found a {type(mask).__name__}, expected a DataArray on the grid of {name}. Give it "
+            f"the coordinates of the data: xr.DataArray(mask, coords={{{given.y_dim!r}: ds.{given.y_dim}, "
+            f"{given.x_dim!r}: ds.{given.x_dim}}})."
+        )
+    if mask.dtype.kind not in "bui":
+        raise InputError(
+            f"{title}: found {mask.dtype}, expected booleans (True is not used). Convert it: mask > 0, or "
+            "mask.astype(bool)."
+        )
+    spatial = (given.y_dim, given.x_dim)
+    layers = band_dim(mask, spatial)
+    if layers is not None and mask.sizes[layers] == 1:
+        mask = mask.isel({layers: 0}, drop=True)
+    elif layers is not None:
+        raise InputError(
+            f"{title}: found {mask.sizes[layers]} layers along {layers!r}, expected one for all bands. "
+            f"Put them together: mask.any({layers!r})."
+        )
+    if spatial_dims(mask) != spatial:
+        raise InputError(
+            f"{title}: found dims {tuple(map(str, mask.dims))}, expected those of the grid of {name}, "
+            f"{spatial}. Rename them, or resample the mask to the grid of the data."
+        )
+    for dim in mask.dims:
+        if dim not in given.data.dims:
+            raise InputError(
+                f"{title}: found dim {str(dim)!r}, which {name} does not have; expected some of "
+                f"{tuple(str(each) for each in given.data.dims if each != 'band')}. "
+                f"Select one, mask.isel({dim}=0), or put them together, mask.any({str(dim)!r})."
+            )
+    _same_crs(mask, given, title)
+    # Indexing what is lazily indexed by arrays would read it; and nothing is read at the call.
+    if not mask.variable._in_memory and mask.chunks is None:
+        mask = mask.chunk("auto")
+    for dim in mask.dims:
+        places = _places(mask, given.data, str(dim), title, is_spatial=dim in spatial)
+        mask = mask.isel({dim: _as_slice(places)})
+    return mask
+
+
+def _same_crs(mask: xr.DataArray, given: ModalityInput, title: str) -> None:
+    try:
+        here, there = crs_of(given.data), crs_of(mask)
+    except ValueError:  # a CRS that cannot be read is a finding of its own
+        return
+    if here is not None and there is not None and here != there:
+        raise InputError(
+            f"{title}: found CRS {there}, expected {here}, that of {given.title}. Resample it: "
+            "mask.rio.reproject_match(data)."
+        )
+
+
+def _places(
+    mask: xr.DataArray, data: xr.DataArray, dim: str, title: str, *, is_spatial: bool
+) -> NDArray[np.intp]:
+    """Where along `dim` the mask holds each place of the data."""
+    wanted, size, found = dim in data.coords, data.sizes[dim], dim in mask.coords
+    if wanted != found:
+        raise InputError(
+            f"{title}: {dim!r} has coordinates in the {'data' if wanted else 'mask'} only, so that the "
+            f"places cannot be compared; expected them in both. Assign them: "
+            f"{'mask' if wanted else 'data'}.assign_coords({dim}={'data' if wanted else 'mask'}.{dim})."
+        )
+    if not wanted:
+        if mask.sizes[dim] != size:
+            raise InputError(
+                f"{title}: found {mask.sizes[dim]} places along {dim!r}, expected {size}, those of the "
+                "grid. Give both coordinates, or a mask of the same shape."
+            )
+        return np.arange(size)
+    here, there = data.indexes[dim], mask.indexes[dim]
+    if not there.is_unique:
+        raise InputError(
+            f"{title}: coordinates along {dim!r} occur twice; expected each once. Select one of each."
+        )
+    places = _nearest(here, there) if is_spatial and there.dtype.kind in "iuf" else there.get_indexer(here)
+    missing = here[places < 0]
+    if len(missing):
+        raise InputError(
+            f"{title}: found no {dim} {_listed(missing)} (it has {there[0]} to {there[-1]}), expected every "
+            f"one of the grid of the data. {_REMEDY_GRID if is_spatial else _REMEDY_DATES}"
+        )
+    return np.asarray(places)
+
+
+_REMEDY_GRID = (
+    "Lay it on the grid of the data: mask.rio.reproject_match(data), or interp_like(data, 'nearest')."
+)
+_REMEDY_DATES = "Add what is missing, or select the dates of the data that have a mask."
+
+
+def _nearest(here: pd.Index, there: pd.Index) -> NDArray[np.intp]:
+    """Places of the nearest coordinates within a hundredth of a pixel; -1 where there are none."""
+    values = np.asarray(here, dtype=np.float64)
+    pixel = abs(values[-1] - values[0]) / max(len(values) - 1, 1)
+    # As `bands.grid.difference`: coordinates of one grid differ in the last bits.
+    tolerance = max(0.01 * pixel, 1e-9 * float(np.max(np.abs(values))))
+    order = np.argsort(np.asarray(there))
+    places = pd.Index(np.asarray(there, dtype=np.float64)[order]).get_indexer(
+        values, method="nearest", tolerance=tolerance
+    )
+    return np.where(places < 0, -1, order[places])
+
+
+def _as_slice(places: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Slice for equal steps: it keeps the chunks of a lazy mask, where an index array need not."""
+    steps = np.unique(np.diff(places))
+    if steps.size > 1:
+        return places
+    step = int(steps[0]) if steps.size else 1
+    stop = int(places[-1]) + (1 if step > 0 else -1)
+    return slice(int(places[0]), stop if stop >= 0 else None, step)
+
+
+def _listed(values: pd.Index, most: int = 3) -> str:
+    return ", ".join(map(str, values[:most])) + (
+        f" and {len(values) - most} more" if len(values) > most else ""
+    )
