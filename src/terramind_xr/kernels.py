@@ -18,6 +18,7 @@ from terramind_xr.inference import Sampling
 from terramind_xr.modalities import PATCH, lulc_classes, modalities
 from terramind_xr.models import Recipe
 from terramind_xr.units import Conversion
+from terramind_xr.values import check_values
 
 Mask = NDArray[np.bool_]
 
@@ -38,6 +39,10 @@ class KernelInput:
         Value that means no data in any band, besides NaN; None for none.
     masked
         Whether a mask of pixels not to be used follows among the sources.
+    check
+        Whether blocks check that the numbers can be what they are taken for.
+    variables
+        The user's variables, for messages.
     """
 
     name: str
@@ -45,6 +50,8 @@ class KernelInput:
     offset: float = 0.0
     nodata: float | None = None
     masked: bool = False
+    check: bool = True
+    variables: tuple[str, ...] = ()
 
     def read(self, raw: NDArray[Any]) -> tuple[NDArray[np.float32], Mask]:
         """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
@@ -106,9 +113,12 @@ class GenerateKernel:
         queue = iter(regions)
         arrays, masks = [], []
         for each in self.inputs:
-            values, valid = each.read(next(queue))
+            raw = next(queue)
+            values, valid = each.read(raw)
             if each.masked:
                 valid &= ~next(queue)[0].astype(bool)
+            if each.check:  # what a mask hides may be anything
+                check_values(each.name, raw, valid, each.conversion, each.variables)
             values = inference.standardize(modalities[each.name], values)
             if not valid.all():
                 values[:, ~valid] = 0
