@@ -283,3 +283,17 @@ def test_options_of_a_wrong_kind_are_refused(scene, options, message):
     options = {"outputs": "LULC", "model": "demo", "inputs": ["S2L2A"], **options}
     with pytest.raises(OptionError, match=message):
         scene.terramind.generate(**options)
+
+
+def test_codes_that_are_no_classes_are_refused_even_in_a_tiny_scene(scene):
+    tiny = scene.isel(y=slice(20), x=slice(8)).copy(deep=True)
+    tiny.LULC[3, 4] = 11
+    with pytest.raises(InputError, match="codes of another legend"):
+        tiny.terramind.generate("NDVI", model="demo", inputs=["LULC"], diffusion_steps=1)
+
+
+def test_a_check_that_is_switched_off_is_recorded(scene):
+    with terramind_xr.set_options(check_values=False):
+        result = generate(scene)
+    assert result.attrs["terramind_check_values"] == "off"
+    assert "terramind_check_values" not in generate(scene).attrs

@@ -21,6 +21,8 @@ from terramind_xr.units import Conversion, accepted_units, conversion
         ("S2L2A", "DN", 1234, 1234),
         ("S2L2A", "digital_number", 1234, 1234),
         ("S2L2A", "0.0001", 1234, 1234),
+        ("S2L2A", "Digital Counts", 1234, 1234),
+        ("RGB", "digital_counts", 12, 12),
         ("S2L1C", "1", 0.1234, 1234),
         ("S2L2A", "reflectance", 0.1234, 1234),
         ("S2L2A", "percent", 12.34, 1234),

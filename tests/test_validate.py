@@ -106,7 +106,10 @@ FAULTS = [
           "delete the attributes"),
     Fault("unpacked, called DN", lambda: xr.decode_cf(s2(scale_factor=1e-4, units="DN").to_dataset()),
           "S2L2A",
-          "scale", "['units'] = '1'"),
+          "scale", 'ds["S2L2A"].attrs["units"] = "1"'),
+    Fault("unpacked, counts",
+          lambda: xr.decode_cf(split(s2(scale_factor=1e-4, units="digital_counts"))),
+          "S2L2A", "scale", '"B12"]: ds[name].attrs["units"] = "1"'),
     # offset
     Fault("contradiction", lambda: s2(boa_add_offset=-1000, boa_offset_applied=True), "S2L2A", "offset",
           "offset=0"),
@@ -183,6 +186,39 @@ def test_all_faults_of_bands_in_variables_of_their_own_come_at_once():
         ("B01, B02, B03, B04, B05, B06, B07, B08, B09, B11, B8A", "bands"), ("B02, blue", "bands"),
         ("B05", "grid"), ("B06", "dimensions"), ("B03", "units"), ("S2L2A", "units"),
     }  # fmt: skip
+
+
+def units_row(obj, modality=None):
+    (check,) = [check for check in validate(obj, modality).checks if check.check == "units"]
+    return check.status, check.remedy
+
+
+def test_floats_without_units_are_warned_of_with_the_line_that_says_what_they_are():
+    for dtype in ("float32", "float64"):
+        status, remedy = units_row(plain("S2L2A", dtype=dtype))
+        assert (status, remedy.endswith('ds["S2L2A"].attrs["units"] = "DN"')) == ("warning", True)
+        status, remedy = units_row(split(plain("S1RTC", dtype=dtype)), "S1RTC")
+        assert status == "warning"
+        assert remedy.endswith('for name in ["VV", "VH"]: ds[name].attrs["units"] = "dB"')
+        assert units_row(plain("S1RTC", dtype=dtype, units="DB"))[0] == "ok"
+        assert units_row(single("NDVI", dtype=dtype))[0] == "warning"
+        assert units_row(single("LULC", dtype=dtype))[0] == "ok"  # codes have no unit to say
+    assert units_row(plain("S2L2A", dtype="int16"))[0] == "ok"
+    assert units_row(single("DEM", dtype="int32"))[0] == "ok"
+
+
+def test_the_same_units_written_in_several_ways_are_the_same():
+    ds = split(s2(units="DN"))
+    for name, text in {
+        "B02": "dn",
+        "B03": "digital_counts",
+        "B04": "Digital Number",
+        "B05": "0.0001",
+    }.items():
+        ds[name].attrs["units"] = text
+    assert units_row(ds)[0] == "ok"
+    assert units_row(plain("S1GRD", units=("dB", "decibels")))[0] == "ok"
+    assert units_row(single("DEM", units="Metres"))[0] == "ok"
 
 
 @pytest.mark.parametrize("kind", ["dask", "lazy"])
@@ -401,7 +437,7 @@ def test_real_tiles_are_right_but_for_the_offset(tile):
     )
     assert report.ok, report
     assert {(check.variable, check.check) for check in report.warnings} == {
-        ("S2L2A", "offset"), ("S2L1C", "offset"),
+        ("S2L2A", "offset"), ("S2L1C", "offset"), ("S1RTC", "units"), ("NDVI", "units"),
     }  # fmt: skip
     assert {check.found for check in report.checks if check.check == "resolution"} <= {
         "10 × 10 m",

@@ -241,6 +241,8 @@ class _Call:
             block=self.tiling.y.block,
             **self.scene.provenance(),
         )
+        if not all(each.check for each in self.kernel.inputs):
+            attrs["terramind_check_values"] = "off"
         if modalities[name].is_optical:
             attrs["boa_add_offset"] = -self.kernel.offset
         return label(
@@ -286,7 +288,7 @@ def _prepare(
     )
     kernel = GenerateKernel(
         recipe=recipe,
-        inputs=scene.kernel_inputs(),
+        inputs=scene.kernel_inputs(check=get_options().check_values),
         targets=targets,
         sampling=sampling,
         probabilities=probabilities,

@@ -18,6 +18,7 @@ from terramind_xr.inference import Sampling
 from terramind_xr.modalities import PATCH, lulc_classes, modalities
 from terramind_xr.models import Recipe
 from terramind_xr.units import Conversion
+from terramind_xr.values import check_values
 
 Mask = NDArray[np.bool_]
 
@@ -39,6 +40,10 @@ class KernelInput:
         Value that means no data in any band, besides NaN; None for none.
     masked
         Whether a mask of pixels not to be used follows among the sources.
+    check
+        Whether blocks check that the numbers can be what they are taken for.
+    variables
+        The user's variables, for messages.
     """
 
     name: str
@@ -46,10 +51,10 @@ class KernelInput:
     offset: float | None = 0.0
     nodata: float | None = None
     masked: bool = False
+    check: bool = True
+    variables: tuple[str, ...] = ()
 
-    def read(
-        self, raw: NDArray[Any], offset: NDArray[Any] | None = None
-    ) -> tuple[NDArray[np.float32], Mask]:
+    def read(self, raw: NDArray[Any], offset: NDArray[Any] | None = None) -> tuple[NDArray[np.float32], Mask]:
         """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
         modality = modalities[self.name]
         values = self.conversion.apply(raw)
@@ -116,6 +121,8 @@ class GenerateKernel:
             values, valid = each.read(raw, next(queue) if each.offset is None else None)
             if each.masked:
                 valid &= ~next(queue)[0].astype(bool)
+            if each.check:  # what a mask hides may be anything
+                check_values(each.name, raw, valid, each.conversion, each.variables)
             values = inference.standardize(modalities[each.name], values)
             if not valid.all():
                 values[:, ~valid] = 0

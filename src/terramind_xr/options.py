@@ -25,12 +25,15 @@ class Options:
         ``"fp32"``, ``"bf16"`` or ``"fp16"``.
     block
         Tiles along each side of a block, the unit that one task computes.
+    check_values
+        Whether each block checks that its numbers can be what they are taken for.
     """
 
     model: str = "terramind_v1_base"
     device: str | None = None
     precision: Precision = "fp32"
     block: int = 4
+    check_values: bool = True
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -39,6 +42,8 @@ class Options:
             raise OptionError(
                 f"block={self.block!r} cannot be used: it must be a whole number of tiles >= 1."
             )
+        if not isinstance(self.check_values, bool):
+            raise OptionError(f"check_values={self.check_values!r} cannot be used: it is True or False.")
 
 
 def check_device(device: str | None) -> None:
@@ -69,8 +74,8 @@ class set_options:
     Parameters
     ----------
     **options
-        Fields of `Options`: ``model``, ``device``, ``precision``, ``block``. A lazy result keeps those that
-        were in force when it was built.
+        Fields of `Options`: ``model``, ``device``, ``precision``, ``block``, ``check_values``. A lazy result
+        keeps those that were in force when it was built.
 
     Raises
     ------

@@ -117,8 +117,8 @@ class Scene:
         """Whether any input is dask-backed."""
         return any(dask.is_dask_collection(each.data.data) for each in self.inputs.values())
 
-    def kernel_inputs(self) -> tuple[KernelInput, ...]:
-        """How a kernel reads each input."""
+    def kernel_inputs(self, *, check: bool = True) -> tuple[KernelInput, ...]:
+        """How a kernel reads each input; with `check`, blocks look at the numbers they get."""
         return tuple(
             KernelInput(
                 name,
@@ -126,6 +126,8 @@ class Scene:
                 None if isinstance(offset := self.offsets.get(name, 0.0), xr.DataArray) else offset,
                 each.nodata,
                 name in self.masks,
+                check,
+                each.variables,
             )
             for name, each in self.inputs.items()
         )

@@ -107,7 +107,8 @@ _BACKSCATTER = {
     ),
     **dict.fromkeys(("amplitude", "linear amplitude"), _AMPLITUDE),
 }
-_NUMBERS = dict.fromkeys(("1", "dn", "digital_number", "digital_numbers", "dimensionless"), _IDENTITY)
+_COUNTS = ("dn", "digital_number", "digital_numbers", "digital_count", "digital_counts")
+_NUMBERS = dict.fromkeys(("1", "dimensionless", *_COUNTS), _IDENTITY)
 _ACCEPTED = {
     "DN": ("DN", "1 (reflectance)", "reflectance", "percent", "0.0001"),
     "dB": ("dB", "1 (linear power)", "linear", "power", "amplitude"),
@@ -125,7 +126,7 @@ def accepted_units(modality: Modality) -> tuple[str, ...]:
     >>> accepted_units(modalities["DEM"])
     ('m', 'km', 'cm', 'ft')
     """
-    return ("1", "DN") if _is_plain_number(modality) else _ACCEPTED.get(modality.units, (modality.units,))
+    return ("1", "DN") if is_plain_number(modality) else _ACCEPTED.get(modality.units, (modality.units,))
 
 
 def conversion(modality: Modality, units: str | None) -> Conversion:
@@ -155,6 +156,8 @@ def conversion(modality: Modality, units: str | None) -> Conversion:
     Conversion(scale=100.0, shift=0.0, decibel=False)
     >>> conversion(modalities["S1RTC"], "linear power")
     Conversion(scale=1.0, shift=0.0, decibel=True)
+    >>> conversion(modalities["S2L2A"], "digital_counts") == conversion(modalities["S2L2A"], "DN")
+    True
     >>> conversion(modalities["DEM"], "K")
     Traceback (most recent call last):
     terramind_xr.errors.InputError: DEM: units 'K'; expected one of m, km, cm, ft. Convert the data and set its attribute units = 'm'.
@@ -164,10 +167,10 @@ def conversion(modality: Modality, units: str | None) -> Conversion:
         return _IDENTITY
     if modality.units == "dB":
         found = _BACKSCATTER.get(text.lower())
-    elif _is_plain_number(modality):
-        found = _NUMBERS.get(text.lower())
+    elif is_plain_number(modality):
+        found = _NUMBERS.get(_joined(text))
     else:
-        found = _by_factor(text, modality.units)
+        found = _by_factor(text, modality.units) or _by_factor(_joined(text), modality.units)
     if found is None:
         raise InputError(
             f"{modality.name}: units {units!r}; expected one of {', '.join(accepted_units(modality))}. "
@@ -176,9 +179,34 @@ def conversion(modality: Modality, units: str | None) -> Conversion:
     return found
 
 
-def _is_plain_number(modality: Modality) -> bool:
-    # 8-bit colours and class codes are counts without a unit: a factor on them would be a mistake.
+def same_units(modality: Modality, *units: str | None) -> bool:
+    """Whether all these units mean the same numbers of a modality, however they are written.
+
+    Examples
+    --------
+    >>> from terramind_xr.modalities import modalities
+    >>> same_units(modalities["S2L2A"], "DN", "dn", "digital_counts", "0.0001")
+    True
+    >>> same_units(modalities["S2L2A"], "DN", "reflectance")
+    False
+    """
+    return len({_meaning(modality, text) for text in units}) <= 1
+
+
+def _meaning(modality: Modality, units: str | None) -> Conversion | str | None:
+    try:
+        return conversion(modality, units)
+    except InputError:  # what cannot be read is only the same as itself
+        return units
+
+
+def is_plain_number(modality: Modality) -> bool:
+    """Whether its numbers are counts without a unit (8-bit colours, class codes), which no factor changes."""
     return modality.name in ("RGB", "LULC")
+
+
+def _joined(text: str) -> str:
+    return "_".join(text.lower().split())
 
 
 def _by_factor(text: str, target: str) -> Conversion | None:

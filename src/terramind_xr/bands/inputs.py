@@ -15,6 +15,7 @@ from terramind_xr.bands.check import Check
 from terramind_xr.bands.grid import difference, spatial_dims
 from terramind_xr.bands.labels import LABEL_ATTRS, LABEL_COORDS, WAVELENGTH_COORDS, band_dim, best_labels
 from terramind_xr.modalities import Modality
+from terramind_xr.units import same_units
 
 OFFSET_KEYS = (
     "boa_add_offset", "BOA_ADD_OFFSET", "radio_add_offset", "RADIO_ADD_OFFSET",
@@ -70,8 +71,8 @@ def units_of(data: xr.DataArray, modality: Modality) -> str | None:
     """
     value = data.attrs.get("units")
     if isinstance(value, list | tuple | np.ndarray):  # rioxarray gives one for each band
-        said = {str(item) for item in value if item}
-        value = said.pop() if len(said) == 1 else (", ".join(sorted(said)) or None)
+        said = dict.fromkeys(str(item) for item in value if item)
+        value = next(iter(said), None) if same_units(modality, *said) else ", ".join(sorted(said))
     text = None if value is None or not str(value).strip() else str(value).strip()
     if modality.is_optical and is_packed_reflectance(data):
         return "DN"
@@ -243,6 +244,12 @@ def _other_grids(
 def _other_metadata(layers: Mapping[str, xr.DataArray], modality: Modality) -> Iterator[Differing]:
     """Layers whose numbers mean something else than those of the first."""
     first = next(iter(layers))
+
+    def same(what: str, one: Any, other: Any) -> bool:
+        if what == "units" and None not in (one, other):
+            return same_units(modality, one, other)
+        return repr(one) == repr(other)  # by their text: NaN is not equal to itself
+
     said: dict[str, dict[str, Any]] = {
         "units": {name: units_of(data, modality) for name, data in layers.items()},
         "nodata": {name: nodata_of(data) for name, data in layers.items()},
@@ -250,8 +257,7 @@ def _other_metadata(layers: Mapping[str, xr.DataArray], modality: Modality) -> I
     }
     for what, values in said.items():
         own = values[first]
-        # by their text: NaN is not equal to itself
-        differing = {name: value for name, value in values.items() if repr(value) != repr(own)}
+        differing = {name: value for name, value in values.items() if not same(what, value, own)}
         if differing:
             which = ", ".join(f"{value!r} in {name!r}" for name, value in differing.items())
             yield differing, Check(

@@ -14,9 +14,10 @@ from terramind_xr.bands.inputs import is_packed_reflectance, packing
 from terramind_xr.bands.search import Names, family_of, product_of
 from terramind_xr.errors import InputError
 from terramind_xr.modalities import RESOLUTION
-from terramind_xr.units import accepted_units, conversion
+from terramind_xr.units import accepted_units, conversion, is_plain_number, same_units
 from terramind_xr.validate.offset import Offset, check_option, sentinel2_offset
 from terramind_xr.validate.report import Report
+from terramind_xr.values import declaration
 
 _TOLERATED, _REFUSED = 0.01, 0.05
 
@@ -171,11 +172,13 @@ def _packing(given: ModalityInput) -> Check:
     if (scale, shift) == (1, 0) or (given.modality.is_optical and is_packed_reflectance(data)):
         harmless = "none" if (scale, shift) == (1, 0) else f"{text}, not applied: the numbers are DN"
         unpacked = packing(data.encoding)[0]
-        if given.modality.is_optical and data.dtype.kind == "f" and unpacked != 1 and given.units == "DN":
+        is_unpacked = given.modality.is_optical and data.dtype.kind == "f" and unpacked != 1
+        if is_unpacked and given.units is not None and same_units(given.modality, given.units, "DN"):
             return Check(
-                name, "scale", "error", f"units 'DN', but scale_factor {unpacked:g} was applied when read",
+                name, "scale", "error",
+                f"units {given.units!r}, but scale_factor {unpacked:g} was applied when read",
                 "units of the numbers as they are now",
-                f"Set ds[{given.variables[0]!r}].attrs['units'] = '1' (reflectance).",
+                f"Say that they are reflectance: {declaration(given.variables, 'units', '1')}",
             )  # fmt: skip
         return Check(name, "scale", "ok", harmless, "")
     return Check(
@@ -195,7 +198,14 @@ def _units(given: ModalityInput) -> Check:
             f"Convert the data and set its attribute units = {modality.units!r}.",
         )  # fmt: skip
     if given.units is None:
-        return Check(name, "units", "ok", f"none: {modality.units} assumed", "")
+        assumed = f"none: {modality.units} assumed"
+        # Integers are as the sensor's products hold them. Floats were computed, and into what, nobody says.
+        if given.data.dtype.kind != "f" or is_plain_number(modality):
+            return Check(name, "units", "ok", assumed, "")
+        return Check(
+            name, "units", "warning", assumed, ", ".join(accepted_units(modality)),
+            f"Say what they are: {declaration(given.variables, 'units', modality.units)}",
+        )  # fmt: skip
     done = "" if found == type(found)() else f", converted to {modality.units}"
     return Check(name, "units", "ok", given.units + done, "")
 
