@@ -292,3 +292,41 @@ def test_coordinates_are_no_input_yet():
 def test_what_is_not_xarray_is_refused(wrong):
     with pytest.raises(InputError, match=r"expected an xarray Dataset or DataArray.*open_rasters"):
         as_dataset(wrong)
+
+
+def eopf_like():
+    """Groups by pixel size as in an EOPF product, a coarser copy of a band among them."""
+
+    def group(names, step):
+        size = 120 // (step // 10)
+        return xr.Dataset(
+            {name: single("DEM", size, size).drop_vars("spatial_ref") for name in names}
+        ).assign_coords(y=5e6 - step * (0.5 + np.arange(size)), x=5e5 + step * (0.5 + np.arange(size)))
+
+    bands = "/measurements/reflectance"
+    return xr.DataTree.from_dict(
+        {
+            f"{bands}/r60m": group(["b01", "b09", "b02"], 60),
+            f"{bands}/r20m": group(["b05", "b06", "b07", "b8a", "b11", "b12", "b02"], 20),
+            f"{bands}/r10m": group(["b02", "b03", "b04", "b08"], 10),
+            "/conditions/mask": xr.Dataset({"scl": single("LULC", 60, 60)}),
+        }
+    )
+
+
+def test_a_datatree_is_refused_with_a_recipe_that_works():
+    tree = eopf_like()
+    with pytest.raises(InputError, match="DataTree; expected a Dataset") as caught:
+        as_dataset(tree)
+    scope = {"tree": tree}
+    exec(str(caught.value).partition(":\n")[2], scope)
+    found = find_inputs(scope["ds"], ["S2L2A"])
+    assert found.faults == []
+    assert found.inputs["S2L2A"].data.shape == (12, 120, 120)
+    assert not found.inputs["S2L2A"].data.isnull().any()
+
+
+def test_a_datatree_without_bands_is_refused_with_its_groups():
+    tree = xr.DataTree.from_dict({"/a/b": xr.Dataset({"wind": ("t", [1.0])})})
+    with pytest.raises(InputError, match="among /a/b"):
+        as_dataset(tree)

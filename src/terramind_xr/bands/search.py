@@ -12,6 +12,7 @@ import xarray as xr
 from terramind_xr.bands.check import Check
 from terramind_xr.bands.inputs import ModalityInput, Outcome, from_bands, from_variable, mapping_call
 from terramind_xr.bands.labels import band_of
+from terramind_xr.bands.trees import recipe
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.modalities import Modality, modalities
 
@@ -79,6 +80,11 @@ def as_dataset(obj: xr.Dataset | xr.DataArray, modality: str | None = None) -> x
     """
     if isinstance(obj, xr.Dataset):
         return obj
+    if isinstance(obj, xr.DataTree):
+        raise InputError(
+            "the input is a DataTree; expected a Dataset or DataArray on one grid. Make one of its groups:\n"
+            + recipe(obj)
+        )
     if not isinstance(obj, xr.DataArray):
         raise InputError(
             f"the input is a {type(obj).__module__}.{type(obj).__qualname__}; expected an xarray Dataset or "
