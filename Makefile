@@ -22,8 +22,9 @@ test: $(VENV)/.installed-test  ## the quick tests, doctests included
 test-all: $(VENV)/.installed-test  ## every test, the slow ones too
 	$(PY) -m pytest -q -m ''
 
-lint: $(VENV)/.installed-lint  ## ruff and mypy
+lint: $(VENV)/.installed-lint  ## ruff (rules and format) and mypy
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 docs: $(VENV)/.installed-docs  ## the site, under site/

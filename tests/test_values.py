@@ -211,17 +211,44 @@ def test_the_real_tiles_pass(terramesh):
             assert found(name, file.read()) is None, path
 
 
-def test_a_lazy_scene_of_reflectance_stops_where_it_is_computed():
-    ds = terramind_xr.synthetic.scene(300, seed=3)
-    with xr.set_options(keep_attrs=False):
-        ds["S2L2A"] = (ds.S2L2A * 1e-4).assign_attrs(boa_add_offset=0)
-    with pytest.warns(terramind_xr.TerramindWarning, match="none: DN assumed"):
-        result = ds.terramind.generate("LULC", model="demo")
+def packed(ds):
+    """As a file with CF packing, opened."""
+    stored = ds.assign(S2L2A=ds.S2L2A.assign_attrs(scale_factor=1e-4, add_offset=0.0))
+    return xr.decode_cf(stored)
+
+
+def by_band(ds):
+    return xr.Dataset({str(name): ds.S2L2A.sel(band=name, drop=True) for name in ds.band.values})
+
+
+USES = {
+    "arithmetic": lambda ds: ds.assign(S2L2A=ds.S2L2A * 1e-4),
+    "arithmetic without attributes": lambda ds: ds.assign(S2L2A=(ds.S2L2A * 1e-4).drop_attrs()),
+    "clouds cut out after decoding": lambda ds: packed(ds).where(ds.x > 0).drop_attrs(),
+    "digital counts that were decoded": lambda ds: packed(ds).where(ds.x > 0).map(
+        lambda data: data.assign_attrs(units="digital_counts")),
+    "rescaled by the loader, a variable for each band": lambda ds: by_band(
+        ds.assign(S2L2A=(ds.S2L2A * 1e-4).drop_attrs())),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*(none. DN assumed|0 assumed|crs)")
+@pytest.mark.parametrize("use", USES)
+def test_a_lazy_scene_of_reflectance_stops_where_it_is_computed(use):
+    ds = USES[use](terramind_xr.synthetic.scene(300, seed=3)[["S2L2A"]])
+    result = ds.terramind.generate("LULC", model="demo")
     with pytest.raises(InputError, match="S2L2A.*look like reflectance"):
         result.compute(scheduler="sync")
-    # with the line that the message gives
-    ds["S2L2A"].attrs["units"] = "1"
-    ds.terramind.generate("LULC", model="demo").compute()
+    for each in ds.data_vars.values():  # what the message says
+        each.attrs["units"] = "1"
+    assert (ds.terramind.generate("LULC", model="demo").compute() > 0).all()
+
+
+def test_floats_without_units_are_warned_of_at_the_call():
+    ds = terramind_xr.synthetic.scene(32, seed=3)
+    ds["S2L2A"] = ds.S2L2A.astype("float32").drop_attrs().assign_attrs(boa_add_offset=0)
+    with pytest.warns(terramind_xr.TerramindWarning, match="none: DN assumed.*attrs"):
+        ds.terramind.generate("LULC", model="demo")
 
 
 def test_the_switch_is_true_or_false():

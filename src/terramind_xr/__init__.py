@@ -13,8 +13,8 @@ from terramind_xr.api import generate, plan
 from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
 from terramind_xr.io import open_rasters
 
-# As dask.delayed does: three functions have the name of the module that holds them.
-from terramind_xr.modalities import modalities
+# As dask.delayed does: four names here are also those of the modules that hold them.
+from terramind_xr.modalities import lulc_classes, modalities
 from terramind_xr.models import models
 from terramind_xr.options import set_options
 from terramind_xr.plan import Plan
@@ -35,6 +35,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "generate",
+    "lulc_classes",
     "modalities",
     "models",
     "open_rasters",
@@ -45,3 +46,8 @@ __all__ = [
     "to_zarr",
     "validate",
 ]
+
+
+def __dir__() -> list[str]:
+    """Public names only: the modules inside the package are not for tab completion."""
+    return __all__

@@ -44,6 +44,10 @@ class TerramindAccessor:
     def __init__(self, obj: xr.Dataset | xr.DataArray) -> None:
         self._obj = obj
 
+    def __dir__(self) -> list[str]:
+        """Public names only, for tab completion."""
+        return [name for name in super().__dir__() if not name.startswith("_")]
+
     validate = _method(validate)
     generate = _method(api.generate)
     plan = _method(api.plan)

@@ -5,7 +5,13 @@ Every message names the variable, what was found, what was expected and the reme
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
+
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
 class TerramindError(Exception):
@@ -54,3 +60,14 @@ class WeightsError(TerramindError):
 
 class TerramindWarning(UserWarning):
     """Something was assumed, or is worth a look; the result is still what it says."""
+
+
+def warn(message: str) -> None:
+    """Warn with a `TerramindWarning` at the line outside this package that called into it.
+
+    A number of frames would differ between a function and the method of the accessor that calls it.
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, TerramindWarning, stacklevel=level)

@@ -200,6 +200,8 @@ lulc_classes = (
 )
 """Classes of the LULC modality; the position is the code."""
 
+# Statistics stay in rows.
+# fmt: off
 _TABLE = (
     Modality(
         name="S2L2A",
@@ -318,6 +320,7 @@ _TABLE = (
         token_key="coords",
     ),
 )
+# fmt: on
 
 modalities: Mapping[str, Modality] = MappingProxyType({modality.name: modality for modality in _TABLE})
 """Every modality by TerraMind's own name, read-only."""

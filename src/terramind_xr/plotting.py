@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from terramind_xr.bands.grid import axis_values, ground_resolution, spatial_dims
 from terramind_xr.errors import OptionError
 from terramind_xr.modalities import RESOLUTION, Modality, lulc_classes, modalities
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 LARGEST_SIDE = 1500
 """Longest side of a picture in pixels: about what a screen shows."""
 
-_SPATIAL_DIMS = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"))
 _TRUE_COLOUR = ("red", "green", "blue")
 _SHOWN_BANDS = {
     "S2L2A": _TRUE_COLOUR,
@@ -33,7 +33,6 @@ _SHOWN_BANDS = {
 _STRETCH_PERCENTILES = (2.0, 98.0)
 # Reflectance 0.3 in digital numbers: brighter than most land, darker than cloud and snow.
 _BRIGHTEST = 3000.0
-_METRES_PER_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,22 @@ def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
 
     LULC comes in its class colours with a legend of the classes that occur, NDVI from -1 to 1,
     Sentinel-2 in true colour, Sentinel-1 as VV in grey, DEM as heights over a hillshade. Pixels without
-    data stay blank. Of a large array only every n-th pixel is computed, so that the picture has at most
+    data stay blank. Of a large array only every n-th pixel is drawn, so that the picture has at most
     1500 pixels a side. North is up.
+
+    A lazy array is computed whole all the same, since each of its blocks holds some of these pixels: for
+    a result of `generate`, the model runs on the whole scene. Store it with `to_zarr` first and draw the
+    stored one, or draw a part, as in ``lulc.isel(y=slice(2000), x=slice(2000)).terramind.plot()``.
 
     Parameters
     ----------
     da
-        One modality, dims (y, x), or with one more dimension of named bands, in any order. Which
-        modality it is says ``da.attrs["modality"]``, else ``da.name``.
+        One modality, dims (y, x), or with one more dimension of named bands, in any order. Spatial dims
+        may have any name that `generate` accepts. Which modality it is says ``da.attrs["modality"]``,
+        else ``da.name``.
     ax
-        Where to draw; a new figure by default.
+        Where to draw; by default a new figure, which legend and labels fit into. Make a figure of your
+        own with ``layout="compressed"``, so that they fit into it as well.
     **options
         Handed to :meth:`matplotlib.axes.Axes.imshow` (``cmap``, ``vmin``, ``vmax``, ``alpha``, …); in
         true colour, `vmin` and `vmax` are the values shown black and white.
@@ -86,13 +91,14 @@ def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
     ['water', 'trees', 'built']
     """
     modality = _modality_of(da)
-    y_dim, x_dim = _spatial_dims(da)
+    y_dim, x_dim = _checked_dims(da)
     layer = _select_bands(da, modality, y_dim, x_dim)
     picture = _compute(layer, modality, y_dim, x_dim)
     if ax is None:
         import matplotlib.pyplot as plt
 
-        ax = plt.subplots(layout="constrained")[1]
+        # "constrained" takes axes of equal aspect for as wide as their place, and cuts the legend off.
+        ax = plt.subplots(layout="compressed")[1]
     if picture.values.ndim == 3:
         _draw_true_colour(ax, picture, options)
     elif modality.name == "LULC" and "lulc_class" not in layer.coords:
@@ -120,17 +126,20 @@ def _modality_of(da: xr.DataArray) -> Modality:
     )
 
 
-def _spatial_dims(da: xr.DataArray) -> tuple[str, str]:
+def _checked_dims(da: xr.DataArray) -> tuple[str, str]:
     """Names of the row and the column dimension."""
     if 0 in da.shape:
         raise OptionError(f"plot: {da.name!r} is empty ({dict(da.sizes)}). Widen the selection.")
-    for y_dim, x_dim in _SPATIAL_DIMS:
-        if y_dim in da.dims and x_dim in da.dims:
-            return y_dim, x_dim
-    raise OptionError(
-        f"plot: {da.name!r} has dims {da.dims}, but y and x are needed. "
-        "Rename them, as in da.rename(row='y', col='x')."
-    )
+    if da.ndim < 2:
+        raise OptionError(f"plot: {da.name!r} has dims {da.dims}, but a picture needs rows and columns.")
+    found = spatial_dims(da)
+    if found is None:
+        rows, columns = da.dims[-2:]
+        raise OptionError(
+            f"plot: {da.name!r} has dims {da.dims}, but none are known as rows and columns. "
+            f"Name them, as in da.rename({{{rows!r}: 'y', {columns!r}: 'x'}})."
+        )
+    return found
 
 
 def _select_bands(da: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) -> xr.DataArray:
@@ -175,23 +184,26 @@ def _compute(layer: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) ->
     left, column = _edge_and_spacing(layer, x_dim)
     rows, columns = values.shape[:2]
     extent = (left, left + columns * step * column, top + rows * step * row, top)
-    metres = (_metres(layer, y_dim) * row * step, _metres(layer, x_dim) * column * step)
+    height, width = _pixel_size(layer, y_dim, x_dim)
+    metres = (math.copysign(height, row) * step, math.copysign(width, column) * step)
     return _Picture(values, extent, metres)
 
 
 def _edge_and_spacing(layer: xr.DataArray, dim: str) -> tuple[float, float]:
     """Outer edge of the first pixel and distance of pixels, in units of the coordinate."""
-    centres = np.asarray(layer[dim].values, dtype=np.float64)  # a mere count where there is no coordinate
+    centres = axis_values(layer, dim)
+    if centres is None:  # rows and columns are counted
+        return -0.5, 1.0
     spacing = float(centres[-1] - centres[0]) / (centres.size - 1) if centres.size > 1 else 1.0
     return float(centres[0]) - spacing / 2, spacing
 
 
-def _metres(layer: xr.DataArray, dim: str) -> float:
-    """Metres in one unit of a coordinate."""
-    if dim not in layer.coords:
-        return RESOLUTION
-    geographic = dim[0] == "l" or str(layer[dim].attrs.get("units", "")).startswith("degree")
-    return _METRES_PER_DEGREE if geographic else 1.0
+def _pixel_size(layer: xr.DataArray, y_dim: str, x_dim: str) -> tuple[float, float]:
+    """Height and width of a pixel in metres; the usual ones where they cannot be told."""
+    try:
+        return ground_resolution(layer, y_dim, x_dim) or (RESOLUTION, RESOLUTION)
+    except ValueError:  # a broken CRS must not keep its owner from looking at the data
+        return RESOLUTION, RESOLUTION
 
 
 def _stretch(values: NDArray[np.float32]) -> tuple[float, float]:
@@ -258,7 +270,10 @@ def _draw_continuous(
         shown = {"cmap": shown["cmap"]}
     image = _imshow(ax, picture, picture.values, **{**shown, **options})
     # An inset is as high as the picture, whatever its aspect.
-    ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, 0.04, 1)), label=label)
+    bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.03, 0, 0.04, 1)), label=label)
+    if "norm" not in options:
+        # By default ticks follow the size, and the size their labels: the layout would not settle.
+        bar.ax.locator_params(axis="y", nbins=5)
     if modality.name == "DEM" and min(picture.values.shape) > 1:
         _imshow(ax, picture, _hillshade(picture), cmap="gray", vmin=0, vmax=1, alpha=0.35)
 
@@ -283,15 +298,25 @@ def _layer_label(layer: xr.DataArray, modality: Modality) -> str:
 
 def _dress(ax: Axes, layer: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) -> None:
     """Title, axis labels, and north up whichever way the rows are stored."""
-    day = layer.coords["time"].dt.date.values if "time" in layer.coords else None
-    ax.set_title(f"{modality.title}, {day}" if day is not None else modality.title)
+    ax.set_title(", ".join([modality.title, *_when(layer)]), wrap=True)
     ax.set_xlabel(_axis_label(layer, x_dim))
     ax.set_ylabel(_axis_label(layer, y_dim))
-    if y_dim in layer.coords:
+    if axis_values(layer, y_dim) is not None:
         ax.set_ylim(*sorted(ax.get_ylim()))
         ax.set_xlim(*sorted(ax.get_xlim()))
     ax.ticklabel_format(style="plain", useOffset=False)
     ax.locator_params(nbins=5)
+
+
+def _when(layer: xr.DataArray) -> list[str]:
+    """The one time of a layer, as a day where it is a date of any calendar; nothing where it has none."""
+    time = layer.coords.get("time")
+    if time is None or time.ndim or time.isnull():
+        return []
+    if time.dtype.kind == "M":
+        return [np.datetime_as_string(time.values, unit="D")]
+    value = time.item()
+    return [value.strftime("%Y-%m-%d") if hasattr(value, "strftime") else str(value)]
 
 
 def _axis_label(layer: xr.DataArray, dim: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ _NAMES = (
     ("row", "col"),
 )
 _GEOGRAPHIC = ("lat", "latitude")
+CRS_KEYS = ("epsg", "proj:code", "proj:epsg", "proj:wkt2")
+"""Where STAC loaders leave the CRS: attributes or coordinates, scalar or one for each item."""
 
 
 def spatial_dims(data: xr.DataArray) -> tuple[str, str] | None:
@@ -37,13 +40,48 @@ def spatial_dims(data: xr.DataArray) -> tuple[str, str] | None:
 
 
 def crs_of(data: xr.DataArray) -> Any:
-    """CRS as `rasterio.crs.CRS`, or None; raises ValueError when what is declared cannot be read."""
+    """CRS as `rasterio.crs.CRS`, or None; raises ValueError when what is declared cannot be read.
+
+    The grid mapping counts first (``spatial_ref``), then what STAC loaders say: see `CRS_KEYS`.
+    """
     import rioxarray  # noqa: F401  (it registers the accessor)
+    from rasterio.crs import CRS
 
     try:
-        return data.rio.crs
+        found = data.rio.crs
+        if found is not None:
+            return found
+        said = {CRS.from_user_input(value) for value in _said_crs(data)}
     except Exception as error:  # rasterio's CRSError, or whatever GDAL says of a broken text
         raise ValueError(str(error)) from error
+    if len(said) > 1:
+        listed = ", ".join(sorted(map(str, said)))
+        raise ValueError(f"several: {listed}")
+    return next(iter(said), None)
+
+
+def _said_crs(data: xr.DataArray) -> list[str]:
+    values: list[Any] = []
+    for key in CRS_KEYS:
+        if key in data.attrs:
+            values += np.ravel(data.attrs[key]).tolist()
+        if key in data.coords and data.coords[key].chunks is None:
+            values += np.ravel(data.coords[key].values).tolist()
+    # NaN and None stand for items without.
+    known = {str(value).strip() for value in values if value is not None and value == value} - {""}
+    return sorted(f"EPSG:{float(text):.0f}" if _is_number(text) else text for text in known)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def is_geographic(crs: Any, y_dim: str) -> bool:
+    """Whether coordinates are degrees; without a CRS, whether the dimension is called so."""
+    return y_dim in _GEOGRAPHIC if crs is None else bool(crs.is_geographic)
 
 
 def axis_values(data: xr.DataArray, dim: str) -> npt.NDArray[np.float64] | None:
@@ -87,7 +125,7 @@ def ground_resolution(data: xr.DataArray, y_dim: str, x_dim: str) -> tuple[float
     y, y_step = y_axis
     x, x_step = x_axis
     crs = crs_of(data)
-    if crs is None and y_dim not in _GEOGRAPHIC:
+    if crs is None and not is_geographic(crs, y_dim):
         return abs(y_step), abs(x_step)
     points = ((x, y - y_step / 2, x, y + y_step / 2), (x - x_step / 2, y, x + x_step / 2, y))
     try:

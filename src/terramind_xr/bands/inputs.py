@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from terramind_xr.bands.check import Check
-from terramind_xr.bands.grid import difference, spatial_dims
+from terramind_xr.bands.grid import CRS_KEYS, difference, spatial_dims
 from terramind_xr.bands.labels import LABEL_ATTRS, LABEL_COORDS, WAVELENGTH_COORDS, band_dim, best_labels
 from terramind_xr.modalities import Modality
 from terramind_xr.units import same_units
@@ -296,6 +296,9 @@ def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
     # netCDF files opened without decode_coords="all" hold the grid mapping as a data variable.
     if mapping in ds.data_vars and ds[mapping].ndim == 0:
         data = data.assign_coords({mapping: ds[mapping].variable})
+    said = {key: ds.attrs[key] for key in ("crs", *CRS_KEYS) if key in ds.attrs}
+    if said and not said.keys() & {*data.attrs, *data.coords}:
+        data = data.assign_attrs(said)  # stackstac's, once the bands are variables of their own
     # xr.concat would load what is indexed lazily; strings and objects have no chunk size of their own.
     if not data.variable._in_memory and data.chunks is None:
         data = data.chunk("auto" if data.dtype.kind in "iuf" else {})

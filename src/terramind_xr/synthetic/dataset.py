@@ -149,7 +149,7 @@ def scene(
         S2L2A (12 bands) and S2L1C (13) are digital numbers (reflectance times 10,000), uint16; RGB is
         uint8, white at reflectance 0.2; S1GRD (sigma nought, with the terrain's brightness) and S1RTC
         (gamma nought, mostly without) are VV and VH in dB with speckle, DEM is metres, both float32; LULC
-        holds the codes of `terramind_xr.modalities.lulc_classes`, uint8; NDVI is
+        holds the codes of `terramind_xr.lulc_classes`, uint8; NDVI is
         (B08 − B04) / (B08 + B04) of the digital numbers, float32; ``cloud`` is bool.
 
     Raises

@@ -1,7 +1,7 @@
 """The procedural world: climate and relief, then land cover, then the materials that cover each pixel.
 
 Later layers paint over earlier ones: open land, forest, farmland, settlements, water, heights, clouds.
-The land-cover codes are those of `terramind_xr.modalities.lulc_classes`.
+The land-cover codes are those of `terramind_xr.lulc_classes`.
 """
 
 from __future__ import annotations
