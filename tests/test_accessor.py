@@ -62,7 +62,7 @@ def test_a_warning_of_a_user_who_calls_nothing_else_points_at_them():
 @pytest.mark.parametrize("verb", ["generate", "plan"])
 @pytest.mark.parametrize(
     "as_method",
-    [False, pytest.param(True, marks=pytest.mark.xfail(reason="api.py counts frames", strict=True))],
+    [False, True],
 )
 def test_doubt_about_the_data_points_at_the_line_of_the_user(verb, as_method):
     ds = scenes.plain("S2L2A", 32, 32).to_dataset()
@@ -131,13 +131,7 @@ def test_the_reference_holds_every_public_name():
 
 @pytest.mark.parametrize(
     "path",
-    [
-        pytest.param(path, marks=pytest.mark.xfail(reason="api.py joins parameters", strict=True))
-        if path in ("terramind_xr.generate", "terramind_xr.api.plan")
-        else path
-        for path in documented()
-        if callable(documented()[path])
-    ],
+    [path for path in documented() if callable(documented()[path])],
 )
 def test_parameters_described_together_have_one_type_and_one_default(path):
     """The tables of the reference show for all of them what is true of the first."""

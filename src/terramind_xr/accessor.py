@@ -28,10 +28,13 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+@xr.register_datatree_accessor("terramind")  # type: ignore[no-untyped-call]
 @xr.register_dataset_accessor("terramind")  # type: ignore[no-untyped-call]
 @xr.register_dataarray_accessor("terramind")  # type: ignore[no-untyped-call]
 class TerramindAccessor:
     """TerraMind on a Dataset or DataArray; every method is a function of the package.
+
+    On a DataTree, methods raise an error with the lines that make one dataset of its groups.
 
     Examples
     --------
@@ -41,7 +44,7 @@ class TerramindAccessor:
     True
     """
 
-    def __init__(self, obj: xr.Dataset | xr.DataArray) -> None:
+    def __init__(self, obj: xr.Dataset | xr.DataArray | xr.DataTree) -> None:
         self._obj = obj
 
     def __dir__(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from terramind_xr.bands import lookup
-from terramind_xr.errors import OptionError, TerramindWarning
+from terramind_xr.errors import OptionError, warn
 from terramind_xr.graph import Source, map_tiles
 from terramind_xr.inference import Sampling, is_whole
 from terramind_xr.kernels import GenerateKernel
@@ -88,16 +87,20 @@ def generate(
         DDIM steps of the outputs with a diffusion decoder (all but LULC).
     temperature
         0 or None takes the most probable tokens, the more accurate choice for maps; above, tokens are drawn.
-    top_p, top_k
-        Draw from the most probable tokens only; 0 switches off.
+    top_p
+        Draw from the fewest tokens that hold this share of the probability; 0 draws from all.
+    top_k
+        Draw from so many most probable tokens at most; 0 draws from all.
     samples
         Number of samples; 1 for now.
     overlap
         Pixels that neighbouring tiles share: a multiple of 16 up to 112.
     batch_size
         Tiles to one run of the model.
-    device, precision
-        torch device and ``"fp32"``, ``"bf16"`` or ``"fp16"``; by default the options of the same names.
+    device
+        torch device, e.g. ``"cuda"``; by default the option ``device``.
+    precision
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``; by default the option ``precision``.
     probabilities
         LULC as class probabilities (``lulc_class``, y, x) instead of codes.
     clamp
@@ -159,11 +162,9 @@ def _warn_if_empty(arrays: Sequence[NDArray[Any]]) -> None:
     """Say so when a computed scene holds nothing but nodata."""
     nothing = all(not array.any() if array.dtype.kind == "u" else np.isnan(array).all() for array in arrays)
     if nothing:
-        warnings.warn(
+        warn(
             "The scene holds no valid pixel (all are nodata, NaN or masked), so the result is all nodata. "
-            "Look with terramind_xr.validate, and at the mask.",
-            TerramindWarning,
-            stacklevel=3,
+            "Look with terramind_xr.validate, and at the mask."
         )
 
 
@@ -183,8 +184,24 @@ def plan(
 
     Parameters
     ----------
-    obj, outputs, inputs, model, offset, mask, overlap, batch_size, probabilities
-        As for `generate`.
+    obj
+        As for `generate`, and so are the others.
+    outputs
+        Modalities to generate.
+    inputs
+        Modalities to use.
+    model
+        Name or folder; no weights are needed.
+    offset
+        Radiometric offset within Sentinel-2 numbers.
+    mask
+        Pixels that are not to be used.
+    overlap
+        Pixels that neighbouring tiles share.
+    batch_size
+        Tiles to one run of the model.
+    probabilities
+        LULC as class probabilities.
 
     Returns
     -------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,7 @@ from dask.base import tokenize
 
 from terramind_xr.bands import ModalityInput, as_dataset
 from terramind_xr.bands.grid import axis_values
-from terramind_xr.errors import TerramindWarning
+from terramind_xr.errors import warn
 from terramind_xr.graph import Source
 from terramind_xr.kernels import KernelInput
 from terramind_xr.masks import Mask, match_masks
@@ -83,7 +82,7 @@ class Scene:
         examined = examine(as_dataset(obj), inputs, exclude=exclude, offset=offset)
         examined.report.raise_for_errors()
         for check in examined.report.warnings:
-            warnings.warn(str(check), TerramindWarning, stacklevel=5)
+            warn(str(check))
         given = next(iter(examined.inputs.values()))
         flipped = tuple(dim for dim in (given.y_dim, given.x_dim) if _runs_backwards(given, dim))
         upright = {
