@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -23,9 +24,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
+from kernels import TrivialKernel
 from scenes import axes
 from terramind_xr.errors import OptionError
+from terramind_xr.graph import Source, map_tiles
 from terramind_xr.store import to_zarr
+from terramind_xr.tiling import Tiling
 
 
 def raster(values, chunks=None, name="map"):
@@ -102,7 +106,9 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import dask, dask.array as da, xarray as xr
+from terramind_xr.graph import Source, map_tiles
 from terramind_xr.store import to_zarr
+from terramind_xr.tiling import Tiling
 
 def wait(block, block_info=None):
     while block_info[0]["chunk-location"] == (2, 1) and not Path(sys.argv[1], "never").exists():
@@ -266,3 +272,49 @@ def test_two_runs_at_once_touch_nothing_global(tmp_path):
     assert len(seen) > 100
     assert all(each == before for each in seen)
     assert state() == before
+
+
+# On a cluster.
+
+
+@pytest.fixture
+def cluster():
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def tiled(values, chunks):
+    """A result of tiles that blend, in four rows of blocks."""
+    tiling = Tiling.of(values.shape, overlap=32, block=1)
+    kernel = TrivialKernel("tile mean")
+    source = da.from_array(values[None], chunks=(1, chunks, chunks), name=False) + 1
+    return raster(map_tiles([Source(source)], kernel, tiling)[1])
+
+
+@pytest.mark.parametrize("first", ["compute", "persist", "persisted input", "same run"])
+def test_a_cluster_is_not_given_two_tasks_of_one_name(first, cluster, caplog, tmp_path):
+    values = numbers(800, 500) / 1e4
+    expected = tiled(values, 200).compute(scheduler="sync")
+    array, kept = tiled(values, 200), None
+    if first == "compute":
+        array.compute()
+    elif first == "persist":
+        kept = array.persist()
+        xr.testing.assert_identical(write(kept, tmp_path / "kept.zarr").compute(), expected)
+    elif first == "persisted input":
+        source = da.from_array(values[None], chunks=200).persist()
+        tiling = Tiling.of(values.shape, overlap=32, block=1)
+        array = raster(map_tiles([Source(source + 1)], TrivialKernel("tile mean"), tiling)[1])
+        kept = source
+    else:
+        kept = cluster.compute(array)
+    with caplog.at_level(logging.WARNING):
+        for name in ("one.zarr", "again.zarr"):
+            xr.testing.assert_identical(write(array, tmp_path / name).compute(), expected)
+    assert "run_spec" not in caplog.text
+    del kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,12 +22,22 @@ def in_window(arrays: Sequence[da.Array], ahead: int) -> tuple[Graph, list[Any]]
     """Graph that computes arrays in a window (see `in_sequence`), and the keys of their chunks.
 
     Optimised as dask does for arrays, except that linear chains are not fused: its own order of fused
-    tasks leaves more blocks waiting.
+    tasks leaves more blocks waiting. All tasks get names of their own, because on a cluster the same
+    names may stand for the unchanged tasks of the same result, e.g. after a `persist`.
     """
     keys = list(flatten([array.__dask_keys__() for array in arrays]))
     graph = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
     graph = fuse_roots(optimize_blockwise(graph, keys=keys), keys=keys).cull(set(keys))
-    return in_sequence(graph, ahead), keys
+    tasks = in_sequence(graph, ahead)
+    run = uuid.uuid4().hex
+    names = {key: _named_for(key, run) for key in tasks}
+    return {names[key]: task.substitute(names, names[key]) for key, task in tasks.items()}, [
+        names[key] for key in keys
+    ]
+
+
+def _named_for(key: Any, run: str) -> Any:
+    return (f"{key[0]}-{run}", *key[1:]) if isinstance(key, tuple) else f"{key}-{run}"
 
 
 def in_sequence(graph: Mapping[Any, Any], ahead: int) -> Graph:
