@@ -83,9 +83,8 @@ def main() -> None:
 
     lulc = scene.terramind.generate("LULC", model=arguments.model, offset=arguments.offset)
     print(scene.terramind.plan("LULC", model=arguments.model, offset=arguments.offset))
-    lulc.terramind.to_zarr(store, progress=True)
+    lulc = lulc.terramind.to_zarr(store)  # from here on, the map is read from the store
 
-    lulc = xr.open_zarr(store, decode_coords="all")["LULC"]
     *counts, agreement = dask.compute(
         *((lulc == cover.code).sum() for cover in lulc_classes),
         (lulc == truth).mean() if synthetic else None,

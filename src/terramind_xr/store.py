@@ -1,29 +1,51 @@
-"""Results to Zarr, block by block."""
+"""Results to Zarr, block by block; the root comes last, so that only a finished store opens."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
+import json
 import os
-import warnings
-from pathlib import Path
-from typing import Any
+import uuid
+from collections.abc import Hashable
+from typing import Any, TypeVar
 
 import dask
+import dask.array as da
+import numpy as np
 import xarray as xr
+import zarr
+from dask.base import get_scheduler
+from dask.callbacks import Callback
 from dask.diagnostics import ProgressBar
 from dask.system import CPU_COUNT
+from xarray.conventions import encode_cf_variable
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore, StorePath
+from zarr.storage._common import make_store_path
 
 from terramind_xr.errors import OptionError
-from terramind_xr.window import optimize
+from terramind_xr.window import in_window
+
+Data = TypeVar("Data", xr.Dataset, xr.DataArray)
+
+# How values are packed. All else in an encoding (chunks, compressors, filters) belongs to the file that the
+# data came from, often of another format.
+_PACKING = frozenset(
+    {"dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar",
+     "grid_mapping", "coordinates"}
+)  # fmt: skip
 
 
-def to_zarr(obj: xr.Dataset | xr.DataArray, store: Any, *, progress: bool = True) -> None:
-    """Compute a lazy object and write it to a new Zarr store (format 3), one block at a time.
+def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
+    """Compute a lazy object, write it to a new Zarr store (format 3) block by block, and open that.
 
     Runs on dask's scheduler in force: threads of this process, or the cluster of a
     ``dask.distributed.Client``. Blocks are worked on in a window that moves over the scene, so that peak
-    memory depends on the size of a block, the number of threads and one row of margins.
+    memory depends on the size of a block, the number of threads, one row of margins, and the input chunks
+    that a row of blocks touches; `plan` gives the numbers. Chunks of unequal size are cut anew, to the
+    largest of them.
+
+    A store opens only once it is finished: its root is written last.
 
     Parameters
     ----------
@@ -34,43 +56,123 @@ def to_zarr(obj: xr.Dataset | xr.DataArray, store: Any, *, progress: bool = True
     progress
         Whether to show a progress bar; a cluster shows its own, on the dashboard.
 
+    Returns
+    -------
+    xarray.Dataset or xarray.DataArray
+        The finished store, opened lazily: what follows reads it, and does not run the model again.
+
     Raises
     ------
     OptionError
-        If the store exists; nothing in it is touched.
+        If the store holds data; nothing in it is touched.
 
     Examples
     --------
-    >>> import tempfile, terramind_xr, xarray as xr
+    >>> import tempfile, terramind_xr
     >>> lulc = terramind_xr.synthetic.scene(100).terramind.generate("LULC", model="demo")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     lulc.terramind.to_zarr(f"{folder}/map.zarr", progress=False)
-    ...     xr.open_zarr(f"{folder}/map.zarr").LULC.shape
-    (100, 100)
+    ...     lulc = lulc.terramind.to_zarr(f"{folder}/map.zarr", progress=False)
+    ...     lulc.shape, lulc.rio.crs.to_epsg()
+    ((100, 100), 32632)
     """
-    ds = obj.to_dataset(name=obj.name or "data") if isinstance(obj, xr.DataArray) else obj.copy()
-    for variable in ds.variables.values():
-        # Chunks of the file the data came from; the store takes those of the blocks.
-        for key in ("chunks", "preferred_chunks", "shards"):
-            variable.encoding.pop(key, None)
-    if isinstance(store, str | os.PathLike) and Path(store).exists():
-        raise OptionError(f"The store {str(store)!r} exists already. Give another path, or delete it first.")
-    client = _client()
-    threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
-    bar = ProgressBar(dt=0.5) if progress and client is None else contextlib.nullcontext()
-    # Twice the threads: wide enough to keep every one at work.
-    window = functools.partial(optimize, ahead=2 * threads)
-    with warnings.catch_warnings(), dask.config.set(array_optimize=window), bar:
-        # Without it, each later xr.open_zarr warns that it is not there.
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
-        ds.to_zarr(store, mode="w-", zarr_format=3, consolidated=True)
+    ds = obj.to_dataset(name=obj.name or "data") if isinstance(obj, xr.DataArray) else obj
+    ds = _storable(ds)
+    target = _empty_store(store)
+    lazy = [name for name, variable in ds.variables.items() if variable.chunks is not None and variable.size]
+    root = _write_skeleton(ds, lazy, target)
+    if lazy:
+        sources = {name: encode_cf_variable(ds.variables[name], name=name).data for name in lazy}
+        _compute([_writing(source, target / str(name)) for name, source in sources.items()], progress)
+    sync((target / "zarr.json").set(root))
+    stored: xr.Dataset = xr.open_zarr(target, decode_coords="all")
+    return stored if isinstance(obj, xr.Dataset) else stored[obj.name or "data"]
 
 
-def _client() -> Any:
-    """Client of a cluster that dask would use now, or None."""
+def _storable(ds: xr.Dataset) -> xr.Dataset:
+    """With chunks that Zarr takes (equal, the last one may be smaller), and encodings of values alone."""
+    ds = ds.copy()
+    for name, variable in ds.variables.items():
+        if variable.chunks is not None and any(_uneven(sizes) for sizes in variable.chunks):
+            # Directly and by tasks: the way over larger chunks, or over disk, would hold the whole scene.
+            regular = tuple(max(sizes) if _uneven(sizes) else sizes for sizes in variable.chunks)
+            ds[name] = variable.copy(data=variable.data.rechunk(regular, threshold=1e9, method="tasks"))
+        ds[name].encoding = {key: value for key, value in variable.encoding.items() if key in _PACKING}
+    ds.encoding = {}
+    return ds
+
+
+def _uneven(sizes: tuple[int, ...]) -> bool:
+    return any(size != sizes[0] for size in sizes[:-1]) or sizes[-1] > sizes[0]
+
+
+def _empty_store(store: Any) -> StorePath:
+    """The place to write to, whatever it was given as, if nothing is there."""
+    if isinstance(store, os.PathLike) or (
+        isinstance(store, str) and "://" not in store and "::" not in store
+    ):
+        # Workers may run in other folders.
+        store = os.path.abspath(os.path.expanduser(store))
     try:
-        from distributed import default_client
+        target = sync(make_store_path(store, mode="a"))
+        empty = sync(target.is_empty())
+    except (FileExistsError, NotADirectoryError):
+        empty = False
+    except TypeError:
+        raise OptionError(f"store is {store!r}; expected a path, a URL, or a Zarr store.") from None
+    if not empty:
+        raise OptionError(
+            f"The store {str(store)!r} exists already and holds data (it may be what a broken run left). "
+            "Give another path, or delete it first."
+        )
+    return target
 
-        return default_client()
-    except (ImportError, ValueError):
-        return None
+
+def _write_skeleton(ds: xr.Dataset, lazy: list[Hashable], target: StorePath) -> Buffer:
+    """Write all but the lazy values and the root, which is returned, with all metadata consolidated."""
+    files: dict[str, Buffer] = {}
+    variables = {name: ds.variables[name] for name in lazy}
+    # Without values: that dask graph is not the one to be run.
+    empty = {
+        name: variable.copy(data=da.zeros(variable.shape, dtype=variable.dtype, chunks=variable.chunks))
+        for name, variable in variables.items()
+    }
+    ds.assign(empty).to_zarr(MemoryStore(files), mode="w", zarr_format=3, consolidated=False, compute=False)
+    root = json.loads(files.pop("zarr.json").to_bytes())
+    suffix = "/zarr.json"
+    metadata = {
+        key.removesuffix(suffix): json.loads(value.to_bytes())
+        for key, value in files.items()
+        if key.endswith(suffix)
+    }
+    # As `zarr.consolidate_metadata` does, which warns. Without it, each later xr.open_zarr warns.
+    root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
+    for key, value in files.items():
+        sync((target / key).set(value))
+    return default_buffer_prototype().buffer.from_bytes(json.dumps(root).encode())
+
+
+def _writing(source: da.Array, target: StorePath) -> da.Array:
+    array = zarr.open_array(target, mode="r+")
+    # `name`: two runs must not be taken for one.
+    meta = np.empty((0,) * source.ndim, source.dtype)
+    return source.map_blocks(_write, array, name=f"terramind-store-{uuid.uuid4().hex}", meta=meta)
+
+
+def _write(chunk: Any, array: zarr.Array[Any], block_info: Any = None) -> None:
+    array[tuple(slice(*borders) for borders in block_info[0]["array-location"])] = chunk
+
+
+def _compute(writing: list[da.Array], progress: bool) -> None:
+    """Run the graph in a window, on dask's scheduler in force."""
+    run = get_scheduler(collections=writing)
+    owner = getattr(run, "__self__", None)
+    client = owner if hasattr(owner, "nthreads") else None  # of a cluster
+    threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
+    # Twice the threads: wide enough to keep every one at work.
+    graph, keys = in_window(writing, ahead=2 * threads)
+    if client is None:
+        # Handed over, not entered: a bar that is entered counts what other threads compute as well.
+        bar = {ProgressBar(dt=0.5)._callback} if progress else set()
+        run(graph, keys, callbacks=Callback.active | bar)
+    else:
+        run(graph, keys)

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import dask
+import dask.array as da
 from dask._task_spec import DataNode, List, Task, TaskRef, convert_legacy_graph
-from dask.array.optimization import optimize as optimize_array
-from dask.core import reverse_dict
+from dask.blockwise import fuse_roots, optimize_blockwise
+from dask.core import flatten, reverse_dict
+from dask.highlevelgraph import HighLevelGraph
 
 from terramind_xr.graph import finish_chunk
 
+Graph = dict[Any, Any]
 
-def optimize(graph: Mapping[Any, Any], keys: Any, *, ahead: int, **kwargs: Any) -> dict[Any, Any]:
-    """Optimise as dask does for arrays, unfused, and then run in a window (see `in_sequence`).
 
-    dask's own order of fused tasks leaves more blocks waiting.
+def in_window(arrays: Sequence[da.Array], ahead: int) -> tuple[Graph, list[Any]]:
+    """Graph that computes arrays in a window (see `in_sequence`), and the keys of their chunks.
+
+    Optimised as dask does for arrays, except that linear chains are not fused: its own order of fused
+    tasks leaves more blocks waiting. All tasks get names of their own, because on a cluster the same
+    names may stand for the unchanged tasks of the same result, e.g. after a `persist`.
     """
-    with dask.config.set({"optimization.fuse.active": False}):
-        return in_sequence(optimize_array(graph, keys, **kwargs), ahead)
+    keys = list(flatten([array.__dask_keys__() for array in arrays]))
+    graph = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
+    graph = fuse_roots(optimize_blockwise(graph, keys=keys), keys=keys).cull(set(keys))
+    tasks = in_sequence(graph, ahead)
+    run = uuid.uuid4().hex
+    names = {key: _named_for(key, run) for key in tasks}
+    return {names[key]: task.substitute(names, names[key]) for key, task in tasks.items()}, [
+        names[key] for key in keys
+    ]
 
 
-def in_sequence(graph: Mapping[Any, Any], ahead: int) -> dict[Any, Any]:
+def _named_for(key: Any, run: str) -> Any:
+    return (f"{key[0]}-{run}", *key[1:]) if isinstance(key, tuple) else f"{key}-{run}"
+
+
+def in_sequence(graph: Mapping[Any, Any], ahead: int) -> Graph:
     """Hold a run over whole scenes to a window that moves over the blocks, row by row.
 
     The order in which dask runs a graph is its own: it can leave many blocks waiting for a neighbour that
@@ -43,7 +60,7 @@ def in_sequence(graph: Mapping[Any, Any], ahead: int) -> dict[Any, Any]:
     dict
         The same tasks with the same keys, and those that hold them back.
     """
-    tasks: dict[Any, Any] = convert_legacy_graph(dict(graph))
+    tasks: Graph = convert_legacy_graph(dict(graph))
     tokens = {name.rsplit("-", 1)[1] for name in _names(tasks) if name.startswith("terramind-block-")}
     for token in tokens:
         block = f"terramind-block-{token}"
@@ -61,6 +78,11 @@ def in_sequence(graph: Mapping[Any, Any], ahead: int) -> dict[Any, Any]:
                 done = (f"terramind-done-{token}", *earlier)
                 tasks |= {leaf: _after(done, tasks[leaf]) for leaf in leaves}
     return tasks
+
+
+def _inputs(tasks: Mapping[Any, Any], key: Any) -> list[Any]:
+    """What a task needs, our own tasks left out."""
+    return [each for each in _needs(tasks, key) if not str(each[0]).startswith("terramind-")]
 
 
 def _names(tasks: Mapping[Any, Any]) -> set[str]:
@@ -87,7 +109,10 @@ def _ends(tasks: Mapping[Any, Any], dependents: Mapping[Any, Any], key: Any) -> 
 
 
 def _needs(tasks: Mapping[Any, Any], key: Any) -> list[Any]:
-    return [each for each in tasks[key].dependencies if not isinstance(tasks[each], DataNode)]
+    """Tasks that this one waits for: not data in the graph, nor what a cluster holds already."""
+    return [
+        each for each in tasks[key].dependencies if each in tasks and not isinstance(tasks[each], DataNode)
+    ]
 
 
 def _leaves(tasks: Mapping[Any, Any], blocks: list[Any]) -> Iterator[list[Any]]:
@@ -100,7 +125,7 @@ def _leaves(tasks: Mapping[Any, Any], blocks: list[Any]) -> Iterator[list[Any]]:
             needs = _needs(tasks, key)
             if not needs and isinstance(tasks[key], Task):
                 found.append(key)
-            new = [each for each in needs if each not in seen and not str(each[0]).startswith("terramind-")]
+            new = [each for each in _inputs(tasks, key) if each not in seen]
             seen.update(new)
             stack.extend(new)
         yield found
