@@ -15,7 +15,7 @@ import terramind_xr
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
     "errors", "options", "modalities", "units", "tiling", "random", "bands", "validate", "miniature",
-    "models", "weights", "inference", "graph", "kernels", "plan", "results", "plotting", "synthetic",
+    "models", "quiet", "weights", "inference", "graph", "kernels", "plan", "results", "plotting", "synthetic",
     "window", "store", "io", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})

@@ -203,11 +203,12 @@ import os, random, warnings
 import numpy as np, torch, terramind_xr
 def state():
     return (dict(os.environ), list(warnings.filters), random.getstate(), torch.get_rng_state().tolist(),
-            str(np.random.get_state()), torch.get_num_threads(), torch.get_default_dtype())
+            str(np.random.get_state()), torch.get_num_threads(), torch.get_default_dtype(),
+            torch.get_float32_matmul_precision())
 before = state()
 terramind_xr.synthetic.scene(64).terramind.generate(["LULC", "NDVI"], model="demo").compute(scheduler="sync")
 after = state()
-names = "environ filters random torch numpy threads dtype".split()
+names = "environ filters random torch numpy threads dtype precision".split()
 print([name for name, a, b in zip(names, before, after) if a != b])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

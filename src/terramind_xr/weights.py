@@ -1,27 +1,23 @@
-"""Weights into terratorch's own classes: once in each process, strictly, leaving nothing global changed.
+"""Weights into terratorch's own classes: once in each process, strictly.
 
 torch and terratorch are imported when the first weights are loaded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
 import pickle
-import random as python_random
 import threading
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-
+from terramind_xr import miniature
 from terramind_xr.errors import WeightsError
 from terramind_xr.modalities import TILE
 from terramind_xr.models import Recipe, WeightsFile, package_folder
+from terramind_xr.quiet import import_terratorch, without_draws
 
 _lock = threading.RLock()
 
@@ -32,28 +28,6 @@ _SIZES = {
     "terramind_v1_base": (768, 12, 12, 12),
     "terramind_v1_large": (1024, 24, 24, 16),
 }
-
-
-@contextlib.contextmanager
-def untouched_globals() -> Iterator[None]:
-    """Give back environment, warning filters and random states as they were.
-
-    Importing terratorch sets environment variables and filters; building its models draws numbers.
-    """
-    import torch
-
-    environment, filters = dict(os.environ), list(warnings.filters)
-    states = python_random.getstate(), np.random.get_state()  # noqa: NPY002 (kept, not drawn from)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for key in set(os.environ) - set(environment):
-            del os.environ[key]
-        os.environ.update(environment)
-        cast("list[Any]", warnings.filters)[:] = filters
-        python_random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def build_backbone(name: str, encoded: tuple[str, ...], decoded: tuple[str, ...]) -> Any:
@@ -94,33 +68,34 @@ def build_backbone(name: str, encoded: tuple[str, ...], decoded: tuple[str, ...]
 def _load_sampler(
     name: str, file: WeightsFile, encoded: tuple[str, ...], decoded: tuple[str, ...], device: str
 ) -> Any:
-    with untouched_globals():
-        from terratorch.models.backbones.terramind.model.generate import GenerationSampler
-        from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
+    import_terratorch()
+    from terratorch.models.backbones.terramind.model.generate import GenerationSampler
+    from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
 
-        if name == "demo":
-            from terramind_xr import miniature
-
-            model = _fill(miniature.build_backbone(demo_config()), file)
-        else:
-            # A checkpoint holds the embeddings of every modality, also of those that are not asked for.
-            kinds = ("encoder_embeddings", "decoder_embeddings")
-            known = tuple(f"{kind}.{key}." for kind in kinds for key in MODALITY_INFO)
-            model = _fill(build_backbone(name, encoded, decoded), file, optional=known)
-        return GenerationSampler(model).to(device)
+    if name == "demo":
+        with without_draws():
+            model = miniature.build_backbone(demo_config())
+        return GenerationSampler(_fill(model, file)).to(device)
+    with without_draws():
+        model = build_backbone(name, encoded, decoded)
+    # A checkpoint holds the embeddings of every modality, also of those that are not asked for.
+    kinds = ("encoder_embeddings", "decoder_embeddings")
+    known = tuple(f"{kind}.{key}." for kind in kinds for key in MODALITY_INFO)
+    return GenerationSampler(_fill(model, file, optional=known)).to(device)
 
 
 @functools.lru_cache(maxsize=8)
 def _load_tokenizer(name: str, file: WeightsFile, modality: str, device: str) -> Any:
-    with untouched_globals():
+    import_terratorch()
+    with without_draws():
         if name == "demo":
-            from terramind_xr import miniature
+            model = miniature.build_tokenizer(demo_config(), modality)
+        else:
+            from terratorch.models.backbones.terramind.tokenizer import tokenizer_register
 
-            return _fill(miniature.build_tokenizer(demo_config(), modality), file).to(device)
-        from terratorch.models.backbones.terramind.tokenizer import tokenizer_register
-
-        build = getattr(tokenizer_register, f"terramind_v1_tokenizer_{modality.lower()}")
-        return _fill(build(pretrained=False), file).to(device)
+            build = getattr(tokenizer_register, f"terramind_v1_tokenizer_{modality.lower()}")
+            model = build(pretrained=False)
+    return _fill(model, file).to(device)
 
 
 def sampler(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...], device: str) -> Any:
