@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from terramind_xr import options
+from terramind_xr.options import Options, get_options, set_options
 
 DEMO = "terramind_xr.synthetic.scene(64).terramind.generate(['LULC', 'NDVI'], model='demo')"
 
@@ -160,3 +167,100 @@ def test_building_a_model_draws_no_random_number():
         for modality in ("LULC", "NDVI"):
             miniature.build_tokenizer(demo_config(), modality)
     assert state() == before
+
+
+def in_a_thread(function):
+    """What a function returns in a thread of its own, started now."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+@pytest.fixture
+def for_good(monkeypatch):
+    """Options that are set for good end with the test."""
+    monkeypatch.setattr(options, "_for_good", list(options._for_good))
+
+
+def test_a_with_block_holds_in_its_own_thread_only():
+    outside, inside, after = threading.Barrier(2, timeout=30), threading.Barrier(2, timeout=30), []
+
+    def other():
+        outside.wait()
+        with set_options(block=7):
+            inside.wait()
+            after.append(get_options())
+        after.append(get_options())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with set_options(model="demo", block=3):
+        outside.wait()
+        inside.wait()
+        assert (get_options().model, get_options().block) == ("demo", 3)
+    thread.join()
+    assert after == [Options(block=7), Options()]
+    assert get_options() == Options()
+
+
+def test_blocks_that_end_in_another_order_leave_nothing_behind():
+    first_open, second_open, first_closed = (threading.Event() for _ in range(3))
+
+    def first():
+        with set_options(block=3):
+            first_open.set()
+            second_open.wait(30)
+        first_closed.set()
+
+    def second():
+        first_open.wait(30)
+        with set_options(block=5):
+            second_open.set()
+            first_closed.wait(30)
+            return get_options()
+
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.submit(first), pool.submit(second)
+        assert done[1].result() == Options(block=5)
+    assert get_options() == in_a_thread(get_options) == Options()
+
+
+@pytest.mark.usefixtures("for_good")
+def test_a_plain_call_holds_in_every_thread_and_after_a_block():
+    asked, answers = threading.Event(), []
+    early = threading.Thread(target=lambda: (asked.wait(30), answers.append(get_options())))
+    early.start()
+    with set_options(block=2):
+        set_options(model="demo", block=9)
+        assert get_options() == Options(model="demo", block=2)
+        assert in_a_thread(get_options) == Options(model="demo", block=9)
+    asked.set()
+    early.join()
+    assert [get_options(), in_a_thread(get_options), *answers] == [Options(model="demo", block=9)] * 3
+
+
+steps = st.recursive(
+    st.tuples(st.just("set"), st.integers(1, 9)),
+    lambda inner: st.tuples(st.just("with"), st.integers(1, 9), st.lists(inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+@given(st.lists(steps, max_size=4))
+def test_options_are_those_of_the_innermost_block_else_the_last_set_for_good(program):
+    kept, lasting = list(options._for_good), [4]
+
+    def run(program, blocks):
+        for kind, value, *inner in program:
+            if kind == "set":
+                set_options(block=value)
+                lasting[0] = value
+            else:
+                with set_options(block=value):
+                    run(inner[0], [*blocks, value])
+            assert get_options().block == [*lasting, *blocks][-1]
+            assert in_a_thread(lambda: get_options().block) == lasting[0]
+
+    try:
+        run(program, [])
+    finally:
+        options._for_good[:] = kept
