@@ -6,14 +6,17 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import terramind_xr
 from terramind_xr import OptionError, WeightsError, weights
-from terramind_xr.models import find
+from terramind_xr.models import WeightsFile, find
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -175,6 +178,86 @@ def test_a_pickle_with_code_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="more than weights"):
         weights.sampler(find(tmp_path, []), ("untok_sen2l2a@224",), ("tok_lulc@224",), "cpu")
     assert not marker.exists()
+
+
+def replace_weights(folder, number=1.0):
+    """Other weights of the same shapes, under the size and the dates of the file."""
+    import torch
+
+    path = folder / "TerraMind_v1_tiny.pt"
+    state, status = torch.load(path, weights_only=True), path.stat()
+    state["mask_token"].fill_(number)
+    torch.save(state, path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+
+
+def test_weights_that_were_replaced_after_the_call_are_refused(released, tmp_path):
+    shutil.copytree(released, tmp_path, dirs_exist_ok=True)
+    lulc = terramind_xr.synthetic.scene(64).terramind.generate("LULC", model=str(tmp_path))
+    before = find(tmp_path, []).backbone.digest
+    replace_weights(tmp_path)
+    after = find(tmp_path, []).backbone.digest
+    assert after != before
+    with pytest.raises(WeightsError, match=rf"TerraMind_v1_tiny\.pt.*{after} here, {before} when") as caught:
+        lulc.compute(scheduler="sync")
+    assert "make the call again" in str(caught.value)
+
+
+def test_weights_at_work_do_not_change_with_their_file(released, tmp_path):
+    import torch
+
+    shutil.copy(released / "TerraMind_v1_tiny.pt", tmp_path)
+    recipe = find(tmp_path, [])
+    model = weights.sampler(recipe, (), ("tok_lulc@224",), "cpu").model
+    before = model.mask_token.clone()
+    content = bytearray((tmp_path / "TerraMind_v1_tiny.pt").read_bytes())
+    with open(tmp_path / "TerraMind_v1_tiny.pt", "r+b") as file:
+        file.write(bytes(len(content)))
+    assert torch.equal(model.mask_token, before)
+    assert weights.sampler(recipe, (), ("tok_lulc@224",), "cpu").model is model
+
+
+@given(content=st.binary(min_size=1, max_size=64), data=st.data())
+def test_any_other_content_is_refused(content, data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights.pt")
+        path.write_bytes(content)
+        file = WeightsFile(f"folder:{folder}", path.name, "", hashlib.sha256(content).hexdigest())
+        assert file.verified_path() == path
+        other = data.draw(st.binary(max_size=64).filter(lambda other: other != content))
+        path.write_bytes(other)
+        with pytest.raises(WeightsError, match="other weights than the call recorded"):
+            file.verified_path()
+
+
+def test_a_damaged_file_in_the_hubs_cache_is_refused(released, tmp_path, monkeypatch):
+    """The hub names its files by their content, which says nothing of a copy that went bad."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    link = lay_out(tmp_path, released / "TerraMind_v1_tiny.pt", "TerraMind-1.0-tiny")
+    recipe = find("terramind_v1_tiny", [])
+    with open(link.resolve(), "r+b") as file:
+        file.seek(-9, os.SEEK_END)
+        file.write(b"x")
+    with pytest.raises(WeightsError, match="TerraMind_v1_tiny.pt.*delete it and fetch it again"):
+        weights.sampler(recipe, (), ("tok_lulc@224",), "cpu")
+
+
+def test_files_that_a_worker_cannot_see_are_an_error_that_says_so(released, tmp_path, cached):
+    folder = tmp_path / "here"
+    shutil.copytree(released, folder)
+    recipe = find(folder, ["LULC"])
+    folder.rename(tmp_path / "there")
+    with pytest.raises(WeightsError, match="TerraMind_v1_tiny.pt.*visible from every worker"):
+        weights.sampler(recipe, (), ("tok_lulc@224",), "cpu")
+    with pytest.raises(WeightsError, match="TerraMind_Tokenizer_LULC.pt.*visible from every worker"):
+        weights.tokenizer(recipe, "LULC", "cpu")
+    elsewhere = WeightsFile("hub:ibm-esa-geospatial/TerraMind-1.0-large", "a.pt", COMMIT, "")
+    with pytest.raises(WeightsError, match=r"a\.pt cannot be found in this process(.|\n)*HF_HOME"):
+        elsewhere.verified_path()
 
 
 def test_weights_are_loaded_once_by_many_threads(released, monkeypatch):

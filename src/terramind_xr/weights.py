@@ -146,10 +146,10 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             import safetensors.torch
 
-            state = safetensors.torch.load_file(path)
+            # Neither kind is mapped into memory: weights at work would change with the file.
+            state = safetensors.torch.load(path.read_bytes())
         else:
-            # Mapped into memory: embeddings of modalities that are not asked for are never read.
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path.name} holds more than weights, and loading it could run code from it; it was not loaded. "
@@ -167,7 +167,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _fill(model: Any, file: WeightsFile, optional: tuple[str, ...] = ()) -> Any:
     """Put the weights of a file into a model; keys that begin with `optional` may be superfluous."""
-    state, expected = _read(file.path()), model.state_dict()
+    state, expected = _read(file.verified_path()), model.state_dict()
     extra = sorted(key for key in state if key not in expected and not key.startswith(optional or ("\0",)))
     missing = sorted(key for key in expected if key not in state)
     shapes = [
