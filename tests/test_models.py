@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import terramind_xr
-from terramind_xr import OptionError, WeightsError, weights
+from terramind_xr import OptionError, TerramindWarning, WeightsError, weights
 from terramind_xr.models import WeightsFile, find
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -128,16 +128,69 @@ def test_a_renamed_key_is_an_error(released, tmp_path):
     def rename(state):
         state["encodr.norm"] = state.pop("encoder_norm.weight")
 
-    with pytest.raises(WeightsError, match=r"missing: encoder_norm\.weight; 1 unknown: encodr\.norm"):
+    with (
+        pytest.warns(TerramindWarning, match=r"encodr\.norm"),
+        pytest.raises(WeightsError, match=r"1 missing: encoder_norm\.weight"),
+    ):
         altered(released, tmp_path, rename)
 
 
-def test_an_unknown_modality_prefix_is_an_error(released, tmp_path):
+def test_unknown_keys_of_a_backbone_are_a_warning_that_lists_them(released, tmp_path):
     def add(state):
         state["encoder_embeddings.tok_moon@224.mod_emb"] = state["encoder_embeddings.tok_lulc@224.mod_emb"]
+        state["head.weight"] = state["mask_token"]
+        state["encoder_embeddings.caption.mod_emb"] = state["mask_token"]  # upstream knows captions
 
-    with pytest.raises(WeightsError, match="1 unknown: encoder_embeddings.tok_moon@224"):
+    expected = r"TerraMind_v1_tiny\.pt .*left out: encoder_embeddings\.tok_moon@224\.mod_emb, head\.weight\.$"
+    with pytest.warns(TerramindWarning, match=expected):
         altered(released, tmp_path, add)
+
+
+def test_unknown_keys_of_a_tokenizer_are_an_error(released, tmp_path):
+    import torch
+
+    shutil.copytree(released, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "TerraMind_Tokenizer_LULC.pt"
+    torch.save(torch.load(path, weights_only=True) | {"head.weight": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"1 unknown: head\.weight"):
+        weights.tokenizer(find(tmp_path, ["LULC"]), "LULC", "cpu")
+
+
+def test_modalities_that_the_file_lacks_are_an_error_where_they_are_asked_for(released, tmp_path):
+    def drop(state):
+        for key in [key for key in state if "untok_sen1grd" in key or "decoder_embeddings.tok_ndvi" in key]:
+            del state[key]
+
+    assert altered(released, tmp_path, drop) is not None
+    recipe = find(tmp_path, [])
+    s1, ndvi, lulc = "untok_sen1grd@224", "tok_ndvi@224", "tok_lulc@224"
+    with pytest.raises(WeightsError, match=r"TerraMind_v1_tiny\.pt .* to read S1GRD \(encoder_emb.*@224\)\."):
+        weights.sampler(recipe, (s1, lulc), (lulc,), "cpu")
+    with pytest.raises(WeightsError, match=r"read S1GRD .*, nor to generate NDVI \(decoder_embeddings\."):
+        weights.sampler(recipe, (s1,), (lulc, ndvi), "cpu")
+    assert weights.sampler(recipe, (ndvi,), (lulc,), "cpu") is not None
+
+
+@pytest.mark.parametrize("model", ["demo", "released"])
+def test_one_backbone_is_resident_whatever_is_asked_of_it(model, request, monkeypatch):
+    loads = []
+    read = weights._read
+    monkeypatch.setattr(weights, "_read", lambda path: loads.append(path) or read(path))
+    weights._load_sampler.cache_clear()
+    folder = model if model == "demo" else request.getfixturevalue("released")
+    s2, lulc, ndvi = "untok_sen2l2a@224", "tok_lulc@224", "tok_ndvi@224"
+    asked = [((s2,), (lulc,)), ((s2, lulc), (lulc, ndvi)), ((ndvi, s2), (lulc,)), ((), ())]
+    found = {
+        id(weights.sampler(find(folder, needed), *keys, "cpu")) for keys in asked for needed in ([], ["LULC"])
+    }
+    assert (len(loads), len(found)) == (1, 1)
+
+
+def test_a_file_has_one_digest_whatever_else_a_call_needs():
+    alone, both = find("demo", ["LULC"]), find("demo", ["NDVI", "LULC"])
+    assert list(both.digests) == ["backbone", "LULC", "NDVI"]
+    assert alone.digests == {name: both.digests[name] for name in ("backbone", "LULC")}
+    assert both.digests["NDVI"] == dict(both.tokenizers)["NDVI"].digest
 
 
 def test_weights_of_another_size_are_an_error(released, tmp_path):
