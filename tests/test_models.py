@@ -6,14 +6,17 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import terramind_xr
-from terramind_xr import OptionError, WeightsError, weights
-from terramind_xr.models import find
+from terramind_xr import OptionError, TerramindWarning, WeightsError, weights
+from terramind_xr.models import WeightsFile, find
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -125,16 +128,69 @@ def test_a_renamed_key_is_an_error(released, tmp_path):
     def rename(state):
         state["encodr.norm"] = state.pop("encoder_norm.weight")
 
-    with pytest.raises(WeightsError, match=r"missing: encoder_norm\.weight; 1 unknown: encodr\.norm"):
+    with (
+        pytest.warns(TerramindWarning, match=r"encodr\.norm"),
+        pytest.raises(WeightsError, match=r"1 missing: encoder_norm\.weight"),
+    ):
         altered(released, tmp_path, rename)
 
 
-def test_an_unknown_modality_prefix_is_an_error(released, tmp_path):
+def test_unknown_keys_of_a_backbone_are_a_warning_that_lists_them(released, tmp_path):
     def add(state):
         state["encoder_embeddings.tok_moon@224.mod_emb"] = state["encoder_embeddings.tok_lulc@224.mod_emb"]
+        state["head.weight"] = state["mask_token"]
+        state["encoder_embeddings.caption.mod_emb"] = state["mask_token"]  # upstream knows captions
 
-    with pytest.raises(WeightsError, match="1 unknown: encoder_embeddings.tok_moon@224"):
+    expected = r"TerraMind_v1_tiny\.pt .*left out: encoder_embeddings\.tok_moon@224\.mod_emb, head\.weight\.$"
+    with pytest.warns(TerramindWarning, match=expected):
         altered(released, tmp_path, add)
+
+
+def test_unknown_keys_of_a_tokenizer_are_an_error(released, tmp_path):
+    import torch
+
+    shutil.copytree(released, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "TerraMind_Tokenizer_LULC.pt"
+    torch.save(torch.load(path, weights_only=True) | {"head.weight": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"1 unknown: head\.weight"):
+        weights.tokenizer(find(tmp_path, ["LULC"]), "LULC", "cpu")
+
+
+def test_modalities_that_the_file_lacks_are_an_error_where_they_are_asked_for(released, tmp_path):
+    def drop(state):
+        for key in [key for key in state if "untok_sen1grd" in key or "decoder_embeddings.tok_ndvi" in key]:
+            del state[key]
+
+    assert altered(released, tmp_path, drop) is not None
+    recipe = find(tmp_path, [])
+    s1, ndvi, lulc = "untok_sen1grd@224", "tok_ndvi@224", "tok_lulc@224"
+    with pytest.raises(WeightsError, match=r"TerraMind_v1_tiny\.pt .* to read S1GRD \(encoder_emb.*@224\)\."):
+        weights.sampler(recipe, (s1, lulc), (lulc,), "cpu")
+    with pytest.raises(WeightsError, match=r"read S1GRD .*, nor to generate NDVI \(decoder_embeddings\."):
+        weights.sampler(recipe, (s1,), (lulc, ndvi), "cpu")
+    assert weights.sampler(recipe, (ndvi,), (lulc,), "cpu") is not None
+
+
+@pytest.mark.parametrize("model", ["demo", "released"])
+def test_one_backbone_is_resident_whatever_is_asked_of_it(model, request, monkeypatch):
+    loads = []
+    read = weights._read
+    monkeypatch.setattr(weights, "_read", lambda path: loads.append(path) or read(path))
+    weights._load_sampler.cache_clear()
+    folder = model if model == "demo" else request.getfixturevalue("released")
+    s2, lulc, ndvi = "untok_sen2l2a@224", "tok_lulc@224", "tok_ndvi@224"
+    asked = [((s2,), (lulc,)), ((s2, lulc), (lulc, ndvi)), ((ndvi, s2), (lulc,)), ((), ())]
+    found = {
+        id(weights.sampler(find(folder, needed), *keys, "cpu")) for keys in asked for needed in ([], ["LULC"])
+    }
+    assert (len(loads), len(found)) == (1, 1)
+
+
+def test_a_file_has_one_digest_whatever_else_a_call_needs():
+    alone, both = find("demo", ["LULC"]), find("demo", ["NDVI", "LULC"])
+    assert list(both.digests) == ["backbone", "LULC", "NDVI"]
+    assert alone.digests == {name: both.digests[name] for name in ("backbone", "LULC")}
+    assert both.digests["NDVI"] == dict(both.tokenizers)["NDVI"].digest
 
 
 def test_weights_of_another_size_are_an_error(released, tmp_path):
@@ -177,6 +233,86 @@ def test_a_pickle_with_code_is_refused(tmp_path):
     assert not marker.exists()
 
 
+def replace_weights(folder, number=1.0):
+    """Other weights of the same shapes, under the size and the dates of the file."""
+    import torch
+
+    path = folder / "TerraMind_v1_tiny.pt"
+    state, status = torch.load(path, weights_only=True), path.stat()
+    state["mask_token"].fill_(number)
+    torch.save(state, path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+
+
+def test_weights_that_were_replaced_after_the_call_are_refused(released, tmp_path):
+    shutil.copytree(released, tmp_path, dirs_exist_ok=True)
+    lulc = terramind_xr.synthetic.scene(64).terramind.generate("LULC", model=str(tmp_path))
+    before = find(tmp_path, []).backbone.digest
+    replace_weights(tmp_path)
+    after = find(tmp_path, []).backbone.digest
+    assert after != before
+    with pytest.raises(WeightsError, match=rf"TerraMind_v1_tiny\.pt.*{after} here, {before} when") as caught:
+        lulc.compute(scheduler="sync")
+    assert "make the call again" in str(caught.value)
+
+
+def test_weights_at_work_do_not_change_with_their_file(released, tmp_path):
+    import torch
+
+    shutil.copy(released / "TerraMind_v1_tiny.pt", tmp_path)
+    recipe = find(tmp_path, [])
+    model = weights.sampler(recipe, (), ("tok_lulc@224",), "cpu").model
+    before = model.mask_token.clone()
+    content = bytearray((tmp_path / "TerraMind_v1_tiny.pt").read_bytes())
+    with open(tmp_path / "TerraMind_v1_tiny.pt", "r+b") as file:
+        file.write(bytes(len(content)))
+    assert torch.equal(model.mask_token, before)
+    assert weights.sampler(recipe, (), ("tok_lulc@224",), "cpu").model is model
+
+
+@given(content=st.binary(min_size=1, max_size=64), data=st.data())
+def test_any_other_content_is_refused(content, data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights.pt")
+        path.write_bytes(content)
+        file = WeightsFile(f"folder:{folder}", path.name, "", hashlib.sha256(content).hexdigest())
+        assert file.verified_path() == path
+        other = data.draw(st.binary(max_size=64).filter(lambda other: other != content))
+        path.write_bytes(other)
+        with pytest.raises(WeightsError, match="other weights than the call recorded"):
+            file.verified_path()
+
+
+def test_a_damaged_file_in_the_hubs_cache_is_refused(released, tmp_path, monkeypatch):
+    """The hub names its files by their content, which says nothing of a copy that went bad."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    link = lay_out(tmp_path, released / "TerraMind_v1_tiny.pt", "TerraMind-1.0-tiny")
+    recipe = find("terramind_v1_tiny", [])
+    with open(link.resolve(), "r+b") as file:
+        file.seek(-9, os.SEEK_END)
+        file.write(b"x")
+    with pytest.raises(WeightsError, match="TerraMind_v1_tiny.pt.*delete it and fetch it again"):
+        weights.sampler(recipe, (), ("tok_lulc@224",), "cpu")
+
+
+def test_files_that_a_worker_cannot_see_are_an_error_that_says_so(released, tmp_path, cached):
+    folder = tmp_path / "here"
+    shutil.copytree(released, folder)
+    recipe = find(folder, ["LULC"])
+    folder.rename(tmp_path / "there")
+    with pytest.raises(WeightsError, match="TerraMind_v1_tiny.pt.*visible from every worker"):
+        weights.sampler(recipe, (), ("tok_lulc@224",), "cpu")
+    with pytest.raises(WeightsError, match="TerraMind_Tokenizer_LULC.pt.*visible from every worker"):
+        weights.tokenizer(recipe, "LULC", "cpu")
+    elsewhere = WeightsFile("hub:ibm-esa-geospatial/TerraMind-1.0-large", "a.pt", COMMIT, "")
+    with pytest.raises(WeightsError, match=r"a\.pt cannot be found in this process(.|\n)*HF_HOME"):
+        elsewhere.verified_path()
+
+
 def test_weights_are_loaded_once_by_many_threads(released, monkeypatch):
     loads = []
     read = weights._read
@@ -203,11 +339,12 @@ import os, random, warnings
 import numpy as np, torch, terramind_xr
 def state():
     return (dict(os.environ), list(warnings.filters), random.getstate(), torch.get_rng_state().tolist(),
-            str(np.random.get_state()), torch.get_num_threads(), torch.get_default_dtype())
+            str(np.random.get_state()), torch.get_num_threads(), torch.get_default_dtype(),
+            torch.get_float32_matmul_precision())
 before = state()
 terramind_xr.synthetic.scene(64).terramind.generate(["LULC", "NDVI"], model="demo").compute(scheduler="sync")
 after = state()
-names = "environ filters random torch numpy threads dtype".split()
+names = "environ filters random torch numpy threads dtype precision".split()
 print([name for name, a, b in zip(names, before, after) if a != b])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -8,9 +8,17 @@ from terramind_xr import inference, weights
 from terramind_xr.inference import Sampling
 from terramind_xr.modalities import modalities
 from terramind_xr.models import find
+from terramind_xr.quiet import full_precision
 
 BATCH = 2
 PLACES = np.zeros((BATCH, 2), np.int64)
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    """Upstream in float32, as ours: importing terratorch asks for less."""
+    with full_precision("cpu"):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from terramind_xr.errors import OptionError
 from terramind_xr.modalities import PATCH, Modality, modalities
 from terramind_xr.models import Recipe
 from terramind_xr.options import Precision, check_device, check_precision
+from terramind_xr.quiet import full_precision
 from terramind_xr.random import Stream
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _session(sampling: Sampling) -> Iterator[str]:
     kind = torch.device(device).type
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[sampling.precision]
     mixed = torch.autocast(kind, dtype=dtype, enabled=dtype is not torch.float32)
-    with _run_lock, torch.inference_mode(), mixed:
+    with _run_lock, torch.inference_mode(), mixed, full_precision(kind):
         yield device
 
 

@@ -1,7 +1,6 @@
 """The demo's networks: terratorch's own classes at widths that its presets cannot express.
 
-Sizes come from a plain config dict (``demo/config.json``). torch and terratorch are imported late, and the
-caller's random state is left as it was.
+Sizes come from a plain config dict (``demo/config.json``). torch and terratorch are imported late.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ def build_backbone(config: Config) -> TerraMind:
     """
     from functools import partial
 
-    import torch
     from terratorch.models.backbones.terramind.model.decoder_embeddings import ImageTokenDecoderEmbedding
     from terratorch.models.backbones.terramind.model.encoder_embeddings import (
         ImageEncoderEmbedding,
@@ -57,20 +55,19 @@ def build_backbone(config: Config) -> TerraMind:
             return ImageTokenEncoderEmbedding(vocab_size=_vocabulary(config, key), **grid)
         return ImageEncoderEmbedding(num_channels=MODALITY_INFO[key]["num_channels"], **grid)
 
-    with torch.random.fork_rng(devices=[]):
-        model = TerraMind(
-            encoder_embeddings={key: encoder_embedding(key) for key in size["inputs"]},
-            decoder_embeddings={
-                key: ImageTokenDecoderEmbedding(vocab_size=_vocabulary(config, key), **grid)
-                for key in size["outputs"]
-            },
-            modality_info={key: MODALITY_INFO[key] for key in {*size["inputs"], *size["outputs"]}},
-            dim=size["dim"],
-            encoder_depth=size["encoder_depth"],
-            decoder_depth=size["decoder_depth"],
-            num_heads=size["num_heads"],
-            norm_layer=partial(LayerNorm, eps=1e-6, bias=False),  # as terramind_v1_tiny
-        )
+    model = TerraMind(
+        encoder_embeddings={key: encoder_embedding(key) for key in size["inputs"]},
+        decoder_embeddings={
+            key: ImageTokenDecoderEmbedding(vocab_size=_vocabulary(config, key), **grid)
+            for key in size["outputs"]
+        },
+        modality_info={key: MODALITY_INFO[key] for key in {*size["inputs"], *size["outputs"]}},
+        dim=size["dim"],
+        encoder_depth=size["encoder_depth"],
+        decoder_depth=size["decoder_depth"],
+        num_heads=size["num_heads"],
+        norm_layer=partial(LayerNorm, eps=1e-6, bias=False),  # as terramind_v1_tiny
+    )
     return model.eval()
 
 
@@ -103,17 +100,16 @@ def build_tokenizer(config: Config, modality: str) -> VQVAE | DiVAE:
         available = ", ".join(config["tokenizers"])
         raise OptionError(f"The demo model has no tokenizer of {modality!r}; it has {available}.")
     size: Config = config["tokenizers"][modality]
-    with torch.random.fork_rng(devices=[]):
-        # The constructors would build full-size networks first: they are left out, and what the inherited
-        # methods read is set here.
-        kind = VQVAE if modality == "LULC" else DiVAE
-        model = kind.__new__(kind)
-        torch.nn.Module.__init__(model)
-        _add_encoder(model, size, channels=10 if modality == "LULC" else len(modalities[modality].bands))
-        if modality == "LULC":
-            _add_transformer_decoder(model, size)
-        else:
-            _add_diffusion_decoder(model, size)
+    # The constructors would build full-size networks first: they are left out, and what the inherited
+    # methods read is set here.
+    kind = VQVAE if modality == "LULC" else DiVAE
+    model = kind.__new__(kind)
+    torch.nn.Module.__init__(model)
+    _add_encoder(model, size, channels=10 if modality == "LULC" else len(modalities[modality].bands))
+    if modality == "LULC":
+        _add_transformer_decoder(model, size)
+    else:
+        _add_diffusion_decoder(model, size)
     result: VQVAE | DiVAE = model.eval()
     return result
 

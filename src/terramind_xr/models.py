@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.resources
 import os
+import platform
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -50,13 +51,54 @@ class WeightsFile:
     digest: str
 
     def path(self) -> Path:
-        """Path in this process; on a hub source the file is fetched where it is not cached."""
+        """Path in this process; on a hub source the file is fetched where it is not cached.
+
+        Raises
+        ------
+        WeightsError
+            If this process cannot see the file.
+        """
         kind, _, where = self.source.partition(":")
         if kind == "hub":
-            return _hub_path(where, self.filename, self.revision)
-        if kind == "folder":
-            return Path(where) / self.filename
-        return package_folder() / self.filename
+            try:
+                return _hub_path(where, self.filename, self.revision)
+            except FileNotFoundError as error:
+                raise WeightsError(
+                    f"{self.filename} cannot be found in this process: {error}.{_FETCH_HINT}"
+                ) from error
+        path = (Path(where) if kind == "folder" else package_folder()) / self.filename
+        if not path.is_file():
+            raise WeightsError(
+                f"{path} does not exist for the process that computes (on {platform.node()}). The path of a "
+                "model's folder must be visible from every worker, under the same name: put the folder on a "
+                "shared file system, or give a hub name such as 'terramind_v1_base'."
+            )
+        return path
+
+    def verified_path(self) -> Path:
+        """Path in this process, of a file whose content is what the call recorded.
+
+        Raises
+        ------
+        WeightsError
+            If this process cannot see the file, or its content is another.
+        """
+        path = self.path()
+        try:
+            digest = _content_sha256(path)
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+        if digest != self.digest:
+            remedy = (
+                "The cached file is damaged: delete it and fetch it again."
+                if self.source.startswith("hub:")
+                else "It was replaced since, or this process sees another one: make the call again."
+            )
+            raise WeightsError(
+                f"{path} holds other weights than the call recorded: SHA-256 {digest} here, {self.digest} "
+                f"when the call was made. {remedy}"
+            )
+        return path
 
 
 @dataclass(frozen=True)
@@ -76,6 +118,11 @@ class Recipe:
     name: str
     backbone: WeightsFile
     tokenizers: tuple[tuple[str, WeightsFile], ...] = ()
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file, by ``"backbone"`` and by modality: the same whatever else a call needs."""
+        return {"backbone": self.backbone.digest} | {name: file.digest for name, file in self.tokenizers}
 
     @property
     def digest(self) -> str:
@@ -239,11 +286,15 @@ def _hub_path(repository: str, filename: str, revision: str | None) -> Path:
 
 def _sha256(path: Path) -> str:
     status = path.stat()
-    return _sha256_of(str(path), status.st_size, status.st_mtime_ns)
+    # The inode and the time of change tell a replaced file even where its size and date were copied.
+    return _sha256_of(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @functools.lru_cache(maxsize=64)
-def _sha256_of(path: str, size: int, modified: int) -> str:
-    # Size and time are there for the cache: a file that was changed is read again.
+def _sha256_of(path: str, *state: int) -> str:
+    return _content_sha256(Path(path))
+
+
+def _content_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

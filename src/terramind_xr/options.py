@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -60,22 +61,32 @@ def check_precision(precision: str) -> None:
         )
 
 
-_current = Options()
+# Whole settings are never stored, only what was set: a `with` block in one thread and a call for good in
+# another then take nothing from each other.
+_for_good: list[set_options] = []
+_in_blocks: ContextVar[tuple[set_options, ...]] = ContextVar("terramind_xr_options", default=())
 
 
 def get_options() -> Options:
-    """Return the options in force."""
-    return _current
+    """Return the options in force here: those of open ``with`` blocks, then those set for good."""
+    given: dict[str, Any] = {}
+    for each in (*_for_good, *_in_blocks.get()):
+        given |= each.options
+    return Options(**given)
 
 
 class set_options:
     """Set options for a ``with`` block, or for good.
 
+    A ``with`` block holds in the thread (and the asynchronous task) that opened it, and ends there. A plain
+    call holds for good and in the whole process, in threads started earlier and later alike; where a block
+    is open, the block's options come first until it ends.
+
     Parameters
     ----------
     **options
         Fields of `Options`: ``model``, ``device``, ``precision``, ``block``, ``check_values``. A lazy result
-        keeps those that were in force when it was built.
+        keeps those that were in force when it was built: dask's threads and workers look none up.
 
     Raises
     ------
@@ -96,16 +107,16 @@ class set_options:
         if unknown:
             known = ", ".join(field.name for field in fields(Options))
             raise OptionError(f"There is no option {', '.join(unknown)}; there are {known}.")
-        self._before = _current
-        self._set(replace(_current, **options))
-
-    @staticmethod
-    def _set(options: Options) -> None:
-        global _current
-        _current = options
+        replace(get_options(), **options)  # raises for impossible values
+        self.options = options
+        _for_good.append(self)
 
     def __enter__(self) -> Options:
+        # It was not for good: Python calls this only now.
+        if self in _for_good:
+            _for_good.remove(self)
+        _in_blocks.set((*_in_blocks.get(), self))
         return get_options()
 
     def __exit__(self, *error: object) -> None:
-        self._set(self._before)
+        _in_blocks.set(_in_blocks.get()[:-1])

@@ -1,29 +1,28 @@
-"""Weights into terratorch's own classes: once in each process, strictly, leaving nothing global changed.
+"""Weights into terratorch's own classes: once in each process, strictly.
 
 torch and terratorch are imported when the first weights are loaded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
 import pickle
-import random as python_random
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-
-from terramind_xr.errors import WeightsError
-from terramind_xr.modalities import TILE
+from terramind_xr import miniature
+from terramind_xr.errors import TerramindWarning, WeightsError
+from terramind_xr.modalities import TILE, modalities
 from terramind_xr.models import Recipe, WeightsFile, package_folder
+from terramind_xr.quiet import import_terratorch, without_draws
 
 _lock = threading.RLock()
+
+_EMBEDDINGS = ("encoder_embeddings", "decoder_embeddings")
 
 # Width, encoder blocks, decoder blocks, attention heads.
 _SIZES = {
@@ -32,28 +31,6 @@ _SIZES = {
     "terramind_v1_base": (768, 12, 12, 12),
     "terramind_v1_large": (1024, 24, 24, 16),
 }
-
-
-@contextlib.contextmanager
-def untouched_globals() -> Iterator[None]:
-    """Give back environment, warning filters and random states as they were.
-
-    Importing terratorch sets environment variables and filters; building its models draws numbers.
-    """
-    import torch
-
-    environment, filters = dict(os.environ), list(warnings.filters)
-    states = python_random.getstate(), np.random.get_state()  # noqa: NPY002 (kept, not drawn from)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for key in set(os.environ) - set(environment):
-            del os.environ[key]
-        os.environ.update(environment)
-        cast("list[Any]", warnings.filters)[:] = filters
-        python_random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def build_backbone(name: str, encoded: tuple[str, ...], decoded: tuple[str, ...]) -> Any:
@@ -90,37 +67,57 @@ def build_backbone(name: str, encoded: tuple[str, ...], decoded: tuple[str, ...]
     )
 
 
+def _embedded(state: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+    """Keys of the image modalities of our table whose embeddings of a kind are in a state dict."""
+    images = [each for each in modalities.values() if each.raw_key or each.codebook]
+    keys = [key for each in images for key in (each.raw_key, each.token_key) if key]
+    return tuple(key for key in keys if any(name.startswith(f"{kind}.{key}.") for name in state))
+
+
 @functools.lru_cache(maxsize=2)
-def _load_sampler(
-    name: str, file: WeightsFile, encoded: tuple[str, ...], decoded: tuple[str, ...], device: str
-) -> Any:
-    with untouched_globals():
-        from terratorch.models.backbones.terramind.model.generate import GenerationSampler
-        from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
+def _load_sampler(name: str, file: WeightsFile, device: str) -> Any:
+    import_terratorch()
+    from terratorch.models.backbones.terramind.model.generate import GenerationSampler
+    from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
 
+    state = _read(file.verified_path())
+    with without_draws():
         if name == "demo":
-            from terramind_xr import miniature
-
-            model = _fill(miniature.build_backbone(demo_config()), file)
+            model = miniature.build_backbone(demo_config())
         else:
-            # A checkpoint holds the embeddings of every modality, also of those that are not asked for.
-            kinds = ("encoder_embeddings", "decoder_embeddings")
-            known = tuple(f"{kind}.{key}." for kind in kinds for key in MODALITY_INFO)
-            model = _fill(build_backbone(name, encoded, decoded), file, optional=known)
-        return GenerationSampler(model).to(device)
+            model = build_backbone(name, *(_embedded(state, kind) for kind in _EMBEDDINGS))
+    # Released files may hold modalities that only upstream's table knows, such as captions.
+    known = tuple(f"{kind}.{key}." for kind in _EMBEDDINGS for key in MODALITY_INFO)
+    _warn_of_unknown(state, model, file, known)
+    fitting = {key: value for key, value in state.items() if key in model.state_dict()}
+    return GenerationSampler(_fill(model, file, fitting)).to(device)
+
+
+def _warn_of_unknown(state: Mapping[str, Any], model: Any, file: WeightsFile, known: tuple[str, ...]) -> None:
+    """Name what a backbone's file holds besides: upstream drops it, so it is no reason to stop."""
+    expected = model.state_dict()
+    unknown = sorted(key for key in state if key not in expected and not key.startswith(known))
+    if unknown:
+        warnings.warn(
+            f"{file.filename} holds weights that {type(model).__name__} does not know; they are left out: "
+            f"{', '.join(unknown)}.",
+            TerramindWarning,
+            stacklevel=2,
+        )
 
 
 @functools.lru_cache(maxsize=8)
 def _load_tokenizer(name: str, file: WeightsFile, modality: str, device: str) -> Any:
-    with untouched_globals():
+    import_terratorch()
+    with without_draws():
         if name == "demo":
-            from terramind_xr import miniature
+            model = miniature.build_tokenizer(demo_config(), modality)
+        else:
+            from terratorch.models.backbones.terramind.tokenizer import tokenizer_register
 
-            return _fill(miniature.build_tokenizer(demo_config(), modality), file).to(device)
-        from terratorch.models.backbones.terramind.tokenizer import tokenizer_register
-
-        build = getattr(tokenizer_register, f"terramind_v1_tokenizer_{modality.lower()}")
-        return _fill(build(pretrained=False), file).to(device)
+            build = getattr(tokenizer_register, f"terramind_v1_tokenizer_{modality.lower()}")
+            model = build(pretrained=False)
+    return _fill(model, file, _read(file.verified_path())).to(device)
 
 
 def sampler(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...], device: str) -> Any:
@@ -131,17 +128,32 @@ def sampler(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...], 
     recipe
         From `terramind_xr.models.find`.
     encoded, decoded
-        Keys of terratorch's ``MODALITY_INFO`` that the encoder must read and the decoder must write.
+        Keys of terratorch's ``MODALITY_INFO`` that the encoder must read and the decoder must write. The
+        model is the same whatever they are: it has all embeddings that the file holds.
     device
         torch device to run on.
 
     Raises
     ------
     WeightsError
-        If the file is damaged, or weights are missing, unknown or of another shape.
+        If the file is damaged or was replaced, weights are missing or of another shape, or there is no
+        embedding for a key.
     """
     with _lock:
-        return _load_sampler(recipe.name, recipe.backbone, encoded, decoded, device)
+        loaded = _load_sampler(recipe.name, recipe.backbone, device)
+    names = {key: name for name, each in modalities.items() for key in (each.raw_key, each.token_key)}
+    lacking = [
+        f"{verb} {names.get(key, key)} ({kind}.{key})"
+        for verb, kind, keys in zip(("read", "generate"), _EMBEDDINGS, (encoded, decoded), strict=True)
+        for key in keys
+        if key not in getattr(loaded.model, kind)
+    ]
+    if lacking:
+        raise WeightsError(
+            f"The weights in {recipe.backbone.filename} have no embedding to {', nor to '.join(lacking)}. "
+            "Leave that out of the inputs and outputs, or give weights that have it."
+        )
+    return loaded
 
 
 def tokenizer(recipe: Recipe, modality: str, device: str) -> Any:
@@ -171,10 +183,10 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             import safetensors.torch
 
-            state = safetensors.torch.load_file(path)
+            # Neither kind is mapped into memory: weights at work would change with the file.
+            state = safetensors.torch.load(path.read_bytes())
         else:
-            # Mapped into memory: embeddings of modalities that are not asked for are never read.
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path.name} holds more than weights, and loading it could run code from it; it was not loaded. "
@@ -190,10 +202,10 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _fill(model: Any, file: WeightsFile, optional: tuple[str, ...] = ()) -> Any:
-    """Put the weights of a file into a model; keys that begin with `optional` may be superfluous."""
-    state, expected = _read(file.path()), model.state_dict()
-    extra = sorted(key for key in state if key not in expected and not key.startswith(optional or ("\0",)))
+def _fill(model: Any, file: WeightsFile, state: Mapping[str, Any]) -> Any:
+    """Put the weights of a file into a model: all of them, and no others."""
+    expected = model.state_dict()
+    extra = sorted(key for key in state if key not in expected)
     missing = sorted(key for key in expected if key not in state)
     shapes = [
         f"{key}: {tuple(state[key].shape)} in the file, {tuple(expected[key].shape)} in the model"
@@ -209,11 +221,7 @@ def _fill(model: Any, file: WeightsFile, optional: tuple[str, ...] = ()) -> Any:
         raise WeightsError(
             f"The weights in {file.filename} do not fit {type(model).__name__}; {'; '.join(faults)}."
         )
-    wanted = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in state.items()
-        if key in expected
-    }
+    wanted = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     model.load_state_dict(wanted, strict=True, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
