@@ -1,16 +1,18 @@
-# Everything runs in .venv, which the targets make and bring up to date themselves.
+# Everything runs in .venv (test-floor: in .venv-floor), which the targets make and bring up to date themselves.
 PYTHON ?= python3
 VENV := .venv
+# Files of pins that an environment is installed with.
+PINS :=
 # The interpreter by its path: right inside another activated environment too.
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint docs clean
+.PHONY: help demo test test-all test-floor lint docs clean
 # Two installs into one environment at a time would break it.
 .NOTPARALLEL:
 
 help:  ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-test  ## a land-cover map of a synthetic scene, under out/quickstart
 	rm -rf out/quickstart
@@ -22,6 +24,9 @@ test: $(VENV)/.installed-test  ## the quick tests, doctests included
 test-all: $(VENV)/.installed-test  ## every test, the slow ones too
 	$(PY) -m pytest -q -m ''
 
+test-floor:  ## the quick tests on the oldest releases that pyproject.toml allows, in .venv-floor
+	$(MAKE) test VENV=.venv-floor PINS=tests/floor.txt
+
 lint: $(VENV)/.installed-lint  ## ruff (rules and format) and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -30,17 +35,17 @@ lint: $(VENV)/.installed-lint  ## ruff (rules and format) and mypy
 docs: $(VENV)/.installed-docs  ## the site, under site/
 	$(PY) -m mkdocs build --strict
 
-clean:  ## remove the environment, the caches and what was built
-	rm -rf $(VENV) build dist site out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environments, the caches and what was built
+	rm -rf $(VENV) .venv-floor build dist site out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra, touched only after pip has succeeded.
 .PRECIOUS: $(VENV)/.installed-%
-$(VENV)/.installed-%: pyproject.toml
+$(VENV)/.installed-%: pyproject.toml $(PINS)
 	@$(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "terramind_xr needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1 | head -n 1)"; \
 	    echo "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }; \
 	  echo "Creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
-	$(PY) -m pip install -e '.[$*]'
+	$(PY) -m pip install $(PINS:%=-c %) -e '.[$*]'
 	@touch $@
