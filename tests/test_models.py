@@ -1,9 +1,11 @@
 """Weights: the hub's cache, folders, strictness, and one load in each process. No network."""
 
+import contextlib
 import hashlib
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import terramind_xr
-from terramind_xr import OptionError, TerramindWarning, WeightsError, weights
-from terramind_xr.models import WeightsFile, find
+from terramind_xr import OptionError, TerramindWarning, WeightsError, files, weights
+from terramind_xr.files import WeightsFile
+from terramind_xr.models import describe, find, readable, writable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -86,6 +89,84 @@ def test_missing_files_are_listed_at_the_call_with_the_remedy(cached):
     assert 'model="demo"' in message
     with pytest.raises(WeightsError, match=r"TerraMind_v1_base\.pt.*cache of the Hugging Face hub"):
         ds.terramind.generate("LULC", model="terramind_v1_base")
+
+
+@pytest.fixture
+def endpoint():
+    """Address that takes requests and never answers, and the first bytes of each."""
+    connections, requests = [], []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with contextlib.suppress(OSError):  # closed
+                while True:
+                    connection, _ = server.accept()
+                    connections.append(connection)
+                    requests.append(connection.recv(4))
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", requests
+        server.shutdown(socket.SHUT_RDWR)
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.parametrize(("offline", "attempts"), [("0", 1), ("1", 0)])
+def test_a_hub_that_does_not_answer_is_asked_once(endpoint, offline, attempts, tmp_path):
+    script = (
+        "from terramind_xr.models import find\n"
+        "try:\n"
+        "    find('terramind_v1_base', ['LULC', 'NDVI', 'DEM'])\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    address, requests = endpoint
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": address, "NO_PROXY": "*"}
+    environment |= {"HF_HUB_OFFLINE": offline, "HF_HUB_ETAG_TIMEOUT": "1", "no_proxy": "*"}
+    environment.pop("HF_HUB_CACHE", None)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("WeightsError Weights of terramind_v1_base are missing"), done.stderr
+    for name in ("v1_base", "Tokenizer_LULC", "Tokenizer_NDVI", "Tokenizer_DEM"):
+        assert f"TerraMind_{name}.pt: not in the cache of the Hugging Face hub, and" in done.stdout
+    assert 'model="demo"' in done.stdout
+    # For one file of four; the client may ask something of its own besides.
+    assert requests.count(b"HEAD") == attempts
+
+
+def test_a_model_is_described_without_files_or_network(released, monkeypatch):
+    import huggingface_hub
+
+    for name in ("try_to_load_from_cache", "hf_hub_download", "get_hf_file_metadata"):
+        monkeypatch.setattr(huggingface_hub, name, None)
+    monkeypatch.setattr(files, "_content_sha256", None)
+    for model in [name for name in terramind_xr.models() if name != "demo"]:
+        assert describe(model).name == describe(f"{model}@main").name == model
+    assert (describe("demo").name, describe(released).name) == ("demo", "terramind_v1_tiny")
+    with pytest.raises(OptionError, match="There is no model 'no/such/folder'"):
+        describe("no/such/folder")
+    with pytest.raises(WeightsError, match="TerraMind_v1_base.pt"):
+        describe("terramind_v1_base").backbone.verified_path()
+
+
+def test_what_a_model_reads_and_writes_is_known_without_weights(released, monkeypatch):
+    monkeypatch.setattr(files, "_content_sha256", None)
+    assert readable("demo") == {"S2L2A", "LULC", "NDVI"}
+    assert writable("demo") == {"LULC", "NDVI"}
+    everything = {"S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI"}
+    for model in ("terramind_v1_base", released, describe("terramind_v1_large")):
+        assert readable(model) == everything
+        assert writable(model) == everything - {"S2L1C", "RGB"}
+    with pytest.raises(OptionError, match="There is no model"):
+        readable("terramind_v1_huge")
+
+
+def test_the_demo_reads_and_writes_what_it_has_weights_for():
+    model = weights.sampler(find("demo", []), (), (), "cpu").model
+    read = {terramind_xr.modalities[name] for name in readable("demo")}
+    assert {each.raw_key or each.token_key for each in read} == set(model.encoder_embeddings)
+    written = {terramind_xr.modalities[name].token_key for name in writable("demo")}
+    assert written == set(model.decoder_embeddings)
+    find("demo", writable("demo"))
 
 
 def test_an_unknown_revision_is_missing(cached):
