@@ -42,7 +42,7 @@ def test_the_map_is_labelled_and_georeferenced(scene):
     assert "_FillValue" not in result.encoding
     assert "not for science" in result.attrs["terramind_note"]
     assert result.attrs["terramind_seed"] == 0
-    assert len(result.attrs["terramind_weights_sha256"]) == 64
+    assert [len(result.attrs[f"terramind_{file}_sha256"]) for file in ("backbone", "LULC")] == [64, 64]
 
 
 def test_land_cover_is_that_of_the_world():

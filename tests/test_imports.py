@@ -15,12 +15,19 @@ import terramind_xr
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
     "errors", "options", "modalities", "units", "values", "tiling", "random", "bands", "validate",
-    "masks", "miniature", "models", "quiet", "weights", "inference", "graph", "kernels", "scene", "plan",
-    "results", "plotting", "synthetic", "window", "store", "io", "api", "accessor", "__init__",
+    "masks", "miniature", "files", "models", "quiet", "weights", "inference", "graph", "kernels", "scene",
+    "plan", "results", "plotting", "synthetic", "window", "store", "io", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
 LABELS = frozenset({"dask", "distributed", "xarray"})
-NEVER = {"graph": TORCH, "tiling": TORCH, "validate": TORCH, "inference": LABELS, "models": LABELS}
+NEVER = {
+    "graph": TORCH,
+    "tiling": TORCH,
+    "validate": TORCH,
+    "inference": LABELS,
+    "models": LABELS,
+    "files": LABELS,
+}
 
 ROOT = Path(terramind_xr.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))

@@ -1,9 +1,11 @@
 """Weights: the hub's cache, folders, strictness, and one load in each process. No network."""
 
+import contextlib
 import hashlib
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import terramind_xr
-from terramind_xr import OptionError, TerramindWarning, WeightsError, weights
-from terramind_xr.models import WeightsFile, find
+from terramind_xr import OptionError, TerramindWarning, WeightsError, files, weights
+from terramind_xr.files import WeightsFile
+from terramind_xr.models import describe, find, package_folder, readable, writable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -57,7 +60,7 @@ def test_the_hubs_cache_is_found_offline_with_revision_and_digest(cached, releas
     content = (released / "TerraMind_v1_tiny.pt").read_bytes()
     assert recipe.backbone.digest == hashlib.sha256(content).hexdigest()
     assert recipe == find(f"terramind_v1_tiny@{COMMIT}", ["LULC"])
-    assert recipe.digest == find(released, ["LULC"]).digest
+    assert recipe.digests == find(released, ["LULC"]).digests
     assert len(pickle.dumps(recipe)) < 2000
 
 
@@ -86,6 +89,84 @@ def test_missing_files_are_listed_at_the_call_with_the_remedy(cached):
     assert 'model="demo"' in message
     with pytest.raises(WeightsError, match=r"TerraMind_v1_base\.pt.*cache of the Hugging Face hub"):
         ds.terramind.generate("LULC", model="terramind_v1_base")
+
+
+@pytest.fixture
+def endpoint():
+    """Address that takes requests and never answers, and the first bytes of each."""
+    connections, requests = [], []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with contextlib.suppress(OSError):  # closed
+                while True:
+                    connection, _ = server.accept()
+                    connections.append(connection)
+                    requests.append(connection.recv(4))
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", requests
+        server.shutdown(socket.SHUT_RDWR)
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.parametrize(("offline", "attempts"), [("0", 1), ("1", 0)])
+def test_a_hub_that_does_not_answer_is_asked_once(endpoint, offline, attempts, tmp_path):
+    script = (
+        "from terramind_xr.models import find\n"
+        "try:\n"
+        "    find('terramind_v1_base', ['LULC', 'NDVI', 'DEM'])\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    address, requests = endpoint
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": address, "NO_PROXY": "*"}
+    environment |= {"HF_HUB_OFFLINE": offline, "HF_HUB_ETAG_TIMEOUT": "1", "no_proxy": "*"}
+    environment.pop("HF_HUB_CACHE", None)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("WeightsError Weights of terramind_v1_base are missing"), done.stderr
+    for name in ("v1_base", "Tokenizer_LULC", "Tokenizer_NDVI", "Tokenizer_DEM"):
+        assert f"TerraMind_{name}.pt: not in the cache of the Hugging Face hub, and" in done.stdout
+    assert 'model="demo"' in done.stdout
+    # For one file of four; the client may ask something of its own besides.
+    assert requests.count(b"HEAD") == attempts
+
+
+def test_a_model_is_described_without_files_or_network(released, monkeypatch):
+    import huggingface_hub
+
+    for name in ("try_to_load_from_cache", "hf_hub_download", "get_hf_file_metadata"):
+        monkeypatch.setattr(huggingface_hub, name, None)
+    monkeypatch.setattr(files, "_content_sha256", None)
+    for model in [name for name in terramind_xr.models() if name != "demo"]:
+        assert describe(model).name == describe(f"{model}@main").name == model
+    assert (describe("demo").name, describe(released).name) == ("demo", "terramind_v1_tiny")
+    with pytest.raises(OptionError, match="There is no model 'no/such/folder'"):
+        describe("no/such/folder")
+    with pytest.raises(WeightsError, match="TerraMind_v1_base.pt"):
+        describe("terramind_v1_base").backbone.verified_path()
+
+
+def test_what_a_model_reads_and_writes_is_known_without_weights(released, monkeypatch):
+    monkeypatch.setattr(files, "_content_sha256", None)
+    assert readable("demo") == {"S2L2A", "LULC", "NDVI"}
+    assert writable("demo") == {"LULC", "NDVI"}
+    everything = {"S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI"}
+    for model in ("terramind_v1_base", released, describe("terramind_v1_large")):
+        assert readable(model) == everything
+        assert writable(model) == everything - {"S2L1C", "RGB"}
+    with pytest.raises(OptionError, match="There is no model"):
+        readable("terramind_v1_huge")
+
+
+def test_the_demo_reads_and_writes_what_it_has_weights_for():
+    model = weights.sampler(find("demo", []), (), (), "cpu").model
+    read = {terramind_xr.modalities[name] for name in readable("demo")}
+    assert {each.raw_key or each.token_key for each in read} == set(model.encoder_embeddings)
+    written = {terramind_xr.modalities[name].token_key for name in writable("demo")}
+    assert written == set(model.decoder_embeddings)
+    find("demo", writable("demo"))
 
 
 def test_an_unknown_revision_is_missing(cached):
@@ -351,9 +432,52 @@ print([name for name, a, b in zip(names, before, after) if a != b])
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_the_demo_cannot_do_what_it_has_no_weights_for():
-    with pytest.raises(WeightsError, match="demo model has no such file"):
+def only(monkeypatch, inputs, outputs):
+    """A demo whose configuration holds these keys alone."""
+    import json
+
+    config = json.loads((package_folder() / "config.json").read_text())
+    config["backbone"] |= {"inputs": inputs, "outputs": outputs}
+    monkeypatch.setattr(sys.modules["terramind_xr.models"], "demo_config", lambda: config)
+
+
+@pytest.mark.parametrize(
+    ("names", "inputs", "message"),
+    [
+        (("DEM",), None, "DEM cannot be an input of demo, which has embeddings of S2L2A, LULC.*Add one"),
+        (("S1RTC", "DEM"), None, "S1RTC, DEM cannot be an input"),
+        (("S2L2A", "DEM"), None, r"DEM cannot.*inputs=\['S2L2A'\]"),
+        (("S2L2A", "DEM"), ["S2L2A", "DEM"], "DEM cannot"),
+    ],
+)
+def test_inputs_that_the_model_cannot_read_are_refused_at_the_call(monkeypatch, names, inputs, message):
+    only(monkeypatch, ["untok_sen2l2a@224", "tok_lulc@224"], ["tok_lulc@224"])
+    ds = terramind_xr.synthetic.scene(64, modalities=names)
+    for verb in (ds.terramind.generate, ds.terramind.plan):
+        with pytest.raises(OptionError, match=message):
+            verb("LULC", model="demo", inputs=inputs)
+
+
+def test_outputs_that_the_model_cannot_write_are_refused_at_the_call(monkeypatch):
+    only(monkeypatch, ["untok_sen2l2a@224"], ["tok_lulc@224"])
+    with pytest.raises(OptionError, match="DEM cannot be generated by demo; its outputs are LULC"):
         terramind_xr.synthetic.scene(64).terramind.generate("DEM", model="demo")
+
+
+@pytest.mark.parametrize("name", sorted(readable("demo")))
+def test_every_input_of_the_demo_is_used(name):
+    """Two scenes that differ in one input alone give two maps."""
+    output = "NDVI" if name == "LULC" else "LULC"
+    scenes = [terramind_xr.synthetic.scene(224, seed=seed, modalities=(name,)) for seed in (5, 77)]
+    first, second = (
+        ds.terramind.generate(output, model="demo", inputs=[name], diffusion_steps=1).values for ds in scenes
+    )
+    assert (first != second).any()
+
+
+def test_a_plan_needs_no_weights():
+    plan = terramind_xr.synthetic.scene(300).terramind.plan("LULC", model="terramind_v1_large")
+    assert (plan.model, plan.tiles) == ("terramind_v1_large", 4)
 
 
 def test_models_lists_names_and_sources():

@@ -6,99 +6,22 @@ A model travels as a `Recipe` (names, revisions, digests), never as weights.
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.resources
+import json
 import os
-import platform
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from terramind_xr.errors import OptionError, WeightsError
+from terramind_xr.files import FETCH_HINT, HUB, Hub, WeightsFile, in_folder, package_folder, packaged
 from terramind_xr.modalities import modalities
 
 SIZES = ("tiny", "small", "base", "large")
-_HUB = "ibm-esa-geospatial/TerraMind-1.0-"
 _TOKENIZERS = tuple(name for name, modality in modalities.items() if modality.codebook)
 _NAME = re.compile(r"terramind_v1_(tiny|small|base|large)(?:@(?P<revision>[\w./-]+))?")
-_FETCH_HINT = """
-Fetch the weights once where there is a network (`hf download REPOSITORY`), set HF_HOME to a cache that has
-them, or give a folder that holds the files. model="demo" runs without any, on a miniature that is not for
-science."""
 _FILE = re.compile(r"TerraMind_v1_(tiny|small|base|large)\.(?:pt|safetensors)")
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """One file of weights, and where any process finds it again.
-
-    Parameters
-    ----------
-    source
-        ``"hub:organisation/name"``, ``"folder:/a/path"`` or ``"package"``.
-    filename
-        Within the source.
-    revision
-        Commit on the hub; empty elsewhere.
-    digest
-        SHA-256 of the file.
-    """
-
-    source: str
-    filename: str
-    revision: str
-    digest: str
-
-    def path(self) -> Path:
-        """Path in this process; on a hub source the file is fetched where it is not cached.
-
-        Raises
-        ------
-        WeightsError
-            If this process cannot see the file.
-        """
-        kind, _, where = self.source.partition(":")
-        if kind == "hub":
-            try:
-                return _hub_path(where, self.filename, self.revision)
-            except FileNotFoundError as error:
-                raise WeightsError(
-                    f"{self.filename} cannot be found in this process: {error}.{_FETCH_HINT}"
-                ) from error
-        path = (Path(where) if kind == "folder" else package_folder()) / self.filename
-        if not path.is_file():
-            raise WeightsError(
-                f"{path} does not exist for the process that computes (on {platform.node()}). The path of a "
-                "model's folder must be visible from every worker, under the same name: put the folder on a "
-                "shared file system, or give a hub name such as 'terramind_v1_base'."
-            )
-        return path
-
-    def verified_path(self) -> Path:
-        """Path in this process, of a file whose content is what the call recorded.
-
-        Raises
-        ------
-        WeightsError
-            If this process cannot see the file, or its content is another.
-        """
-        path = self.path()
-        try:
-            digest = _content_sha256(path)
-        except OSError as error:
-            raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
-        if digest != self.digest:
-            remedy = (
-                "The cached file is damaged: delete it and fetch it again."
-                if self.source.startswith("hub:")
-                else "It was replaced since, or this process sees another one: make the call again."
-            )
-            raise WeightsError(
-                f"{path} holds other weights than the call recorded: SHA-256 {digest} here, {self.digest} "
-                f"when the call was made. {remedy}"
-            )
-        return path
 
 
 @dataclass(frozen=True)
@@ -123,12 +46,6 @@ class Recipe:
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file, by ``"backbone"`` and by modality: the same whatever else a call needs."""
         return {"backbone": self.backbone.digest} | {name: file.digest for name, file in self.tokenizers}
-
-    @property
-    def digest(self) -> str:
-        """One SHA-256 for all files together."""
-        files = (self.backbone, *(file for _, file in self.tokenizers))
-        return hashlib.sha256("".join(file.digest for file in files).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -157,7 +74,7 @@ def models() -> dict[str, ModelInfo]:
     found = {
         f"terramind_v1_{size}": ModelInfo(
             f"terramind_v1_{size}",
-            f"https://huggingface.co/{_HUB}{size}",
+            f"https://huggingface.co/{HUB}{size}",
             "pre-trained by IBM and ESA, Apache-2.0",
         )
         for size in SIZES
@@ -189,112 +106,121 @@ def find(model: str | os.PathLike[str], tokenizers: Collection[str]) -> Recipe:
     WeightsError
         If files are missing and cannot be fetched; all of them are listed.
     """
+    source = _resolve(model)
+    pattern = "tokenizer_{}.safetensors" if source.name == "demo" else "TerraMind_Tokenizer_{}.pt"
+    wanted = {"": source.backbone}
+    for modality in sorted(tokenizers):
+        if modality not in _TOKENIZERS:
+            raise OptionError(f"{modality} has no tokenizer; those with one are {', '.join(_TOKENIZERS)}.")
+        wanted[modality] = pattern.format(modality.lower() if source.name == "demo" else modality)
+    found, missing = {}, []
+    for key, filename in wanted.items():
+        try:
+            found[key] = source.locate(filename)
+        except FileNotFoundError as error:
+            missing.append(f"  {filename}: {error}")
+    if missing:
+        hint = "" if source.name == "demo" else FETCH_HINT
+        raise WeightsError(f"Weights of {source.name} are missing:\n" + "\n".join(missing) + hint)
+    return Recipe(source.name, found.pop(""), tuple(found.items()))
+
+
+def describe(model: str | os.PathLike[str]) -> Recipe:
+    """Say which model a name means, without its files: no network, and nothing read.
+
+    Parameters
+    ----------
+    model
+        As for `find`; of a folder, the names of its files are read.
+
+    Returns
+    -------
+    Recipe
+        With a backbone that has no digest, and that no process can load: for plans.
+
+    Raises
+    ------
+    OptionError
+        If there is no such model.
+    WeightsError
+        If a folder does not hold exactly one model.
+    """
+    source = _resolve(model)
+    return Recipe(source.name, WeightsFile("undetermined", source.backbone, "", ""))
+
+
+def readable(model: str | os.PathLike[str] | Recipe) -> frozenset[str]:
+    """Modalities that a model takes as inputs, as pixels or as tokens; no weights are read.
+
+    Parameters
+    ----------
+    model
+        As for `find`, or what `find` returned. The demo is judged by its configuration, the released sizes
+        by the table of modalities.
+
+    Raises
+    ------
+    OptionError, WeightsError
+        As `describe` does.
+    """
+    if _name_of(model) != "demo":
+        return frozenset(name for name, each in modalities.items() if each.raw_key or each.codebook)
+    inputs, tokenizers = demo_config()["backbone"]["inputs"], demo_config()["tokenizers"]
+    return frozenset(
+        name
+        for name, each in modalities.items()
+        if (each.raw_key in inputs if each.raw_key else each.token_key in inputs and name in tokenizers)
+    )
+
+
+def writable(model: str | os.PathLike[str] | Recipe) -> frozenset[str]:
+    """Modalities that a model generates; otherwise as `readable`."""
+    if _name_of(model) != "demo":
+        return frozenset(_TOKENIZERS)
+    outputs, tokenizers = demo_config()["backbone"]["outputs"], demo_config()["tokenizers"]
+    return frozenset(name for name in tokenizers if modalities[name].token_key in outputs)
+
+
+def _name_of(model: str | os.PathLike[str] | Recipe) -> str:
+    return model.name if isinstance(model, Recipe) else _resolve(model).name
+
+
+@functools.cache
+def demo_config() -> Mapping[str, Any]:
+    """Sizes of the demo's networks, as its training script wrote them."""
+    config: Mapping[str, Any] = json.loads((package_folder() / "config.json").read_text())
+    return config
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a name means: which model, the name of its main file, and how files of it are located."""
+
+    name: str
+    backbone: str
+    locate: Callable[[str], WeightsFile]
+
+
+def _resolve(model: str | os.PathLike[str]) -> _Source:
     if model == "demo":
-        return _collect("demo", _packaged, "backbone.safetensors", tokenizers)
+        return _Source("demo", "backbone.safetensors", packaged)
     match = _NAME.fullmatch(str(model))
     if match:
-        name, revision = f"terramind_v1_{match[1]}", match["revision"]
-        locate = functools.partial(_on_hub, size=match[1], revision=revision)
-        return _collect(name, locate, f"TerraMind_v1_{match[1]}.pt", tokenizers)
+        hub = Hub(match[1], match["revision"])
+        return _Source(f"terramind_v1_{match[1]}", f"TerraMind_v1_{match[1]}.pt", hub.locate)
     folder = Path(model).expanduser()
     if str(model) and folder.is_dir():
-        backbones = [path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name)]
+        backbones = [path.name for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name)]
         if len(backbones) != 1:
             raise WeightsError(
                 f"The folder {str(folder)!r} holds {len(backbones)} model files named like "
-                f"'TerraMind_v1_base.pt' ({', '.join(path.name for path in backbones) or 'none'}); "
-                "expected exactly one."
+                f"'TerraMind_v1_base.pt' ({', '.join(backbones) or 'none'}); expected exactly one."
             )
-        size = _FILE.fullmatch(backbones[0].name)
+        size = _FILE.fullmatch(backbones[0])
         assert size is not None, "selected by this very pattern"
-        locate = functools.partial(_in_folder, folder=folder.resolve())
-        return _collect(f"terramind_v1_{size[1]}", locate, backbones[0].name, tokenizers)
+        locate = functools.partial(in_folder, folder=folder.resolve())
+        return _Source(f"terramind_v1_{size[1]}", backbones[0], locate)
     raise OptionError(
         f"There is no model {str(model)!r}. Give one of {', '.join(models())}, or a folder that holds "
         "the files."
     )
-
-
-def _collect(
-    name: str, locate: Callable[[str], WeightsFile], backbone: str, tokenizers: Collection[str]
-) -> Recipe:
-    """Locate every file, and report all that are missing together."""
-    pattern = "tokenizer_{}.safetensors" if name == "demo" else "TerraMind_Tokenizer_{}.pt"
-    wanted = {"": backbone}
-    for modality in sorted(tokenizers):
-        if modality not in _TOKENIZERS:
-            raise OptionError(f"{modality} has no tokenizer; those with one are {', '.join(_TOKENIZERS)}.")
-        wanted[modality] = pattern.format(modality.lower() if name == "demo" else modality)
-    found, missing = {}, []
-    for key, filename in wanted.items():
-        try:
-            found[key] = locate(filename)
-        except FileNotFoundError as error:
-            missing.append(f"  {filename}: {error}")
-    if missing:
-        hint = "" if name == "demo" else _FETCH_HINT
-        raise WeightsError(f"Weights of {name} are missing:\n" + "\n".join(missing) + hint)
-    return Recipe(name, found.pop(""), tuple(found.items()))
-
-
-def _packaged(filename: str) -> WeightsFile:
-    path = package_folder() / filename
-    if not path.is_file():
-        raise FileNotFoundError("the demo model has no such file, so it cannot do this")
-    return WeightsFile("package", filename, "", _sha256(path))
-
-
-def package_folder() -> Path:
-    """Folder of the demo model's files."""
-    with importlib.resources.as_file(importlib.resources.files("terramind_xr") / "demo") as folder:
-        return Path(folder)
-
-
-def _in_folder(filename: str, folder: Path) -> WeightsFile:
-    path = folder / filename
-    if not path.is_file():
-        raise FileNotFoundError(f"not in {str(folder)!r}")
-    return WeightsFile(f"folder:{folder}", filename, "", _sha256(path))
-
-
-def _on_hub(filename: str, size: str, revision: str | None) -> WeightsFile:
-    tokenizer = re.fullmatch(r"TerraMind_Tokenizer_(\w+)\.pt", filename)
-    repository = f"{_HUB}Tokenizer-{tokenizer[1]}" if tokenizer else f"{_HUB}{size}"
-    path = _hub_path(repository, filename, revision)
-    # …/snapshots/<commit>/<file>, a link to …/blobs/<SHA-256> for large files.
-    blob = path.resolve().name
-    digest = blob if re.fullmatch("[0-9a-f]{64}", blob) else _sha256(path)
-    return WeightsFile(f"hub:{repository}", filename, path.parent.name, digest)
-
-
-def _hub_path(repository: str, filename: str, revision: str | None) -> Path:
-    """Path of a file in the hub's cache, fetched if need be; the environment's settings are honoured."""
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    cached = huggingface_hub.try_to_load_from_cache(repository, filename, revision=revision or None)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, filename, revision=revision or None))
-    except LocalEntryNotFoundError as error:
-        why = f"not in the cache of the Hugging Face hub, and {repository} cannot be reached"
-        raise FileNotFoundError(why) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise FileNotFoundError(f"{repository}: {str(error).splitlines()[0]}") from error
-
-
-def _sha256(path: Path) -> str:
-    status = path.stat()
-    # The inode and the time of change tell a replaced file even where its size and date were copied.
-    return _sha256_of(str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-@functools.lru_cache(maxsize=64)
-def _sha256_of(path: str, *state: int) -> str:
-    return _content_sha256(Path(path))
-
-
-def _content_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -119,7 +119,7 @@ def provenance(recipe: Recipe, sampling: Sampling, **more: Any) -> dict[str, Any
     attrs: dict[str, Any] = {
         "terramind_model": recipe.name,
         "terramind_revision": recipe.backbone.revision or None,
-        "terramind_weights_sha256": recipe.digest,
+        **{f"terramind_{name}_sha256": digest for name, digest in recipe.digests.items()},
         "terramind_seed": int(sampling.seed),
         "terramind_temperature": float(sampling.temperature),
         "terramind_diffusion_steps": sampling.diffusion_steps,

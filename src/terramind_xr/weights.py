@@ -6,7 +6,6 @@ torch and terratorch are imported when the first weights are loaded.
 from __future__ import annotations
 
 import functools
-import json
 import pickle
 import threading
 import warnings
@@ -16,8 +15,9 @@ from typing import Any
 
 from terramind_xr import miniature
 from terramind_xr.errors import TerramindWarning, WeightsError
+from terramind_xr.files import WeightsFile
 from terramind_xr.modalities import TILE, modalities
-from terramind_xr.models import Recipe, WeightsFile, package_folder
+from terramind_xr.models import Recipe, demo_config
 from terramind_xr.quiet import import_terratorch, without_draws
 
 _lock = threading.RLock()
@@ -166,13 +166,6 @@ def tokenizer(recipe: Recipe, modality: str, device: str) -> Any:
     """
     with _lock:
         return _load_tokenizer(recipe.name, dict(recipe.tokenizers)[modality], modality, device)
-
-
-@functools.cache
-def demo_config() -> Mapping[str, Any]:
-    """Sizes of the demo's networks, as its training script wrote them."""
-    config: Mapping[str, Any] = json.loads((package_folder() / "config.json").read_text())
-    return config
 
 
 def _read(path: Path) -> dict[str, Any]:
