@@ -38,7 +38,11 @@ class Plan:
         Host memory of one block at work, in bytes, besides the model: multiply by the number of blocks at
         work at a time (threads, or workers).
     margin_memory
-        Host memory of one row of margins that wait for their neighbours, in bytes.
+        Host memory of one row of margins that wait for their neighbours, in bytes: in each scene of those
+        that read the same chunks, which `to_zarr` works on side by side.
+    input_memory
+        Host memory of the input chunks that a row of blocks touches, in bytes: those of all the scenes that
+        it works on side by side. Chunks of one scene each, and not much higher than a block, keep it small.
     """
 
     model: str
@@ -54,6 +58,7 @@ class Plan:
     bytes_written: int
     block_memory: int
     margin_memory: int
+    input_memory: int
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = []
@@ -102,6 +107,7 @@ def estimate(
     )
     reading = region * (raw + 4 * sum(bands))
     batch = batch_size * tile * 4 * (sum(bands) + 2 * channels)
+    beside = _side_by_side(sources, extra)
     per_margin = tiling.y.overlap * tiling.x.padded + tiling.x.overlap * tiling.y.chunk
     return {
         "scenes": scenes,
@@ -110,5 +116,31 @@ def estimate(
         "bytes_read": sum(source.array.nbytes for source in sources),
         "bytes_written": scenes * tiling.y.size * tiling.x.size * written,
         "block_memory": reading + batch + 8 * channels * (region + chunk) + chunk * written,
-        "margin_memory": per_margin * (8 * channels + raw),
+        "margin_memory": int(np.prod(beside, dtype=int)) * per_margin * (8 * channels + raw),
+        "input_memory": sum(_row_of_chunks(source, tiling, beside) for source in sources),
     }
+
+
+def _side_by_side(sources: list[Source], extra: tuple[int, ...]) -> list[int]:
+    """Most places along each extra axis that read the same chunks (see `terramind_xr.window`)."""
+    largest = []
+    for axis, size in enumerate(extra):
+        borders = set(range(size + 1))
+        for source in sources:
+            sizes = source.array.chunks[source.axes.index(axis)] if axis in source.axes else (size,)
+            borders &= {0, *np.cumsum(sizes).tolist()}
+        largest.append(int(np.diff(sorted(borders)).max()))
+    return largest
+
+
+def _row_of_chunks(source: Source, tiling: Tiling, beside: list[int]) -> int:
+    """Bytes of the chunks of an input that the row of blocks with the most of them touches."""
+    stops = np.cumsum(source.array.chunks[-2])
+    starts = stops - source.array.chunks[-2]
+    extents = [extent for row in range(tiling.y.blocks) if (extent := tiling.y.extent(row))]
+    rows = max(
+        int((stops - starts)[(stops > extent.start) & (starts < extent.stop)].sum()) for extent in extents
+    )
+    scenes = int(np.prod([beside[axis] for axis in source.axes], dtype=int))
+    bands, _height, width = source.array.shape[-3:]
+    return scenes * rows * int(bands * width * source.array.dtype.itemsize)

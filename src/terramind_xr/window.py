@@ -45,7 +45,7 @@ def in_sequence(graph: Mapping[Any, Any], ahead: int) -> Graph:
 
     The order in which dask runs a graph is its own: it can leave many blocks waiting for a neighbour that
     comes late, and reads far ahead while the model is busy. Here each block, and what is read for it, waits
-    for the chunk `ahead` places before it. This is not for parts of a scene: a block would draw in all
+    for all chunks up to `ahead` places before it. This is not for parts of a scene: a block would draw in all
     those before it.
 
     Parameters
@@ -64,11 +64,14 @@ def in_sequence(graph: Mapping[Any, Any], ahead: int) -> Graph:
     tokens = {name.rsplit("-", 1)[1] for name in _names(tasks) if name.startswith("terramind-block-")}
     for token in tokens:
         block = f"terramind-block-{token}"
-        places = sorted(key[1:] for key in tasks if key[0] == block)
+        places = in_order(tasks, block)
         consumed = _consumed_by_place(tasks, token, places)
+        before: list[TaskRef] = []
         for place, earlier in zip(places[ahead:], places, strict=False):
             done = (f"terramind-done-{token}", *earlier)
-            tasks[done] = Task(done, _done, List(*consumed[earlier]))
+            # With the one before it, all are done: else scenes side by side would drift apart.
+            tasks[done] = Task(done, _done, List(*consumed[earlier], *before))
+            before = [TaskRef(done)]
             key = (block, *place)
             tasks[key] = _after(done, tasks[key])
         if len(tokens) == 1:
@@ -78,6 +81,33 @@ def in_sequence(graph: Mapping[Any, Any], ahead: int) -> Graph:
                 done = (f"terramind-done-{token}", *earlier)
                 tasks |= {leaf: _after(done, tasks[leaf]) for leaf in leaves}
     return tasks
+
+
+def in_order(tasks: Mapping[Any, Any], block: str) -> list[Any]:
+    """Places (*extra, row, column) of all blocks, in the order in which they are to run.
+
+    Scenes (e.g. dates) that read nothing in common run one after the other, so that the margins of one row
+    are held and not those of a row in each. Those that read the same chunks run side by side, block by
+    block: else each chunk would stay from the first scene to the last, and so the whole input.
+    """
+    places = sorted(key[1:] for key in tasks if key[0] == block)
+    first = {place[:-2]: place[:-2] for place in places}  # of the scenes that read the same
+
+    def find(scene: Any) -> Any:
+        while first[scene] != scene:
+            scene = first[scene]
+        return scene
+
+    reader: dict[Any, Any] = {}  # scene of the block that was first to need a task
+    for place in places:
+        stack = _inputs(tasks, (block, *place))
+        while stack:
+            key = stack.pop()
+            if key not in reader:
+                stack += _inputs(tasks, key)
+            one, other = sorted((find(reader.setdefault(key, place[:-2])), find(place[:-2])))
+            first[other] = one
+    return sorted(places, key=lambda place: (find(place[:-2]), place[-2:], place))
 
 
 def _inputs(tasks: Mapping[Any, Any], key: Any) -> list[Any]:
