@@ -138,12 +138,8 @@ def _write_skeleton(ds: xr.Dataset, lazy: list[Hashable], target: StorePath) -> 
     }
     ds.assign(empty).to_zarr(MemoryStore(files), mode="w", zarr_format=3, consolidated=False, compute=False)
     root = json.loads(files.pop("zarr.json").to_bytes())
-    suffix = "/zarr.json"
-    metadata = {
-        key.removesuffix(suffix): json.loads(value.to_bytes())
-        for key, value in files.items()
-        if key.endswith(suffix)
-    }
+    # In the order of the data: zarr creates several arrays at a time.
+    metadata = {str(name): json.loads(files[f"{name}/zarr.json"].to_bytes()) for name in ds.variables}
     # As `zarr.consolidate_metadata` does, which warns. Without it, each later xr.open_zarr warns.
     root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
     for key, value in files.items():
