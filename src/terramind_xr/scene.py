@@ -15,11 +15,10 @@ from dask.base import tokenize
 
 from terramind_xr.bands import ModalityInput, as_dataset
 from terramind_xr.bands.grid import axis_values
+from terramind_xr.engine import Source, Tiling
 from terramind_xr.errors import warn
-from terramind_xr.graph import Source
 from terramind_xr.kernels import KernelInput
 from terramind_xr.masks import Mask, match_masks
-from terramind_xr.tiling import Tiling
 from terramind_xr.units import conversion
 from terramind_xr.validate import Offset, examine
 
