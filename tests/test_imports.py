@@ -14,9 +14,10 @@ import terramind_xr
 
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
-    "errors", "options", "modalities", "units", "values", "tiling", "random", "bands", "validate",
-    "masks", "miniature", "files", "models", "quiet", "weights", "inference", "graph", "kernels", "scene",
-    "plan", "results", "plotting", "synthetic", "window", "store", "io", "api", "accessor", "__init__",
+    "errors", "options", "modalities", "crs", "grid", "units", "values", "tiling", "random", "bands",
+    "validate", "masks", "miniature", "files", "models", "quiet", "weights", "inference", "graph",
+    "kernels", "scene", "plan", "results", "plotting", "synthetic", "window", "store", "io", "api",
+    "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
 LABELS = frozenset({"dask", "distributed", "xarray"})
