@@ -14,8 +14,8 @@ import terramind_xr
 
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
-    "errors", "options", "modalities", "units", "values", "random", "bands", "validate", "masks",
-    "miniature", "files", "models", "quiet", "weights", "inference", "engine", "kernels", "scene",
+    "errors", "options", "modalities", "crs", "grid", "units", "values", "random", "bands", "validate",
+    "masks", "miniature", "files", "models", "quiet", "weights", "inference", "engine", "kernels", "scene",
     "plan", "results", "plotting", "synthetic", "io", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
