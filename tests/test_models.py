@@ -214,8 +214,9 @@ print([name for name, a, b in zip(names, before, after) if a != b])
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_the_demo_cannot_do_what_it_has_no_weights_for():
-    with pytest.raises(WeightsError, match="demo model has no such file"):
+def test_a_broken_installation_is_said_at_the_call(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys.modules["terramind_xr.models"], "package_folder", lambda: tmp_path)
+    with pytest.raises(WeightsError, match=r"tokenizer_dem\.safetensors: not in this installation"):
         terramind_xr.synthetic.scene(64).terramind.generate("DEM", model="demo")
 
 

@@ -193,7 +193,7 @@ def _collect(
 def _packaged(filename: str) -> WeightsFile:
     path = package_folder() / filename
     if not path.is_file():
-        raise FileNotFoundError("the demo model has no such file, so it cannot do this")
+        raise FileNotFoundError("not in this installation of terramind_xr; install it anew")
     return WeightsFile("package", filename, "", _sha256(path))
 
 

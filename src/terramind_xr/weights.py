@@ -101,7 +101,8 @@ def _load_sampler(
         if name == "demo":
             from terramind_xr import miniature
 
-            model = _fill(miniature.build_backbone(demo_config()), file)
+            model = miniature.build_backbone(demo_config())
+            model = _fill(model, file, built=miniature.built(model))
         else:
             # A checkpoint holds the embeddings of every modality, also of those that are not asked for.
             kinds = ("encoder_embeddings", "decoder_embeddings")
@@ -116,7 +117,8 @@ def _load_tokenizer(name: str, file: WeightsFile, modality: str, device: str) ->
         if name == "demo":
             from terramind_xr import miniature
 
-            return _fill(miniature.build_tokenizer(demo_config(), modality), file).to(device)
+            model = miniature.build_tokenizer(demo_config(), modality)
+            return _fill(model, file, built=miniature.built(model)).to(device)
         from terratorch.models.backbones.terramind.tokenizer import tokenizer_register
 
         build = getattr(tokenizer_register, f"terramind_v1_tokenizer_{modality.lower()}")
@@ -190,9 +192,17 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _fill(model: Any, file: WeightsFile, optional: tuple[str, ...] = ()) -> Any:
-    """Put the weights of a file into a model; keys that begin with `optional` may be superfluous."""
+def _fill(
+    model: Any, file: WeightsFile, optional: tuple[str, ...] = (), built: Mapping[str, str] | None = None
+) -> Any:
+    """Put the weights of a file into a model.
+
+    Keys that begin with `optional` may be superfluous; those of `built` are not in the file, but follow
+    from the entries that they name.
+    """
     state, expected = _read(file.path()), model.state_dict()
+    for key, source in (built or {}).items():
+        state[key] = state.get(source, expected[source])
     extra = sorted(key for key in state if key not in expected and not key.startswith(optional or ("\0",)))
     missing = sorted(key for key in expected if key not in state)
     shapes = [
