@@ -151,7 +151,7 @@ class Exercise:
     cover: torch.Tensor
 
 
-ALONE = {"S2L2A": 0.48, "S2L1C": 0.14, "RGB": 0.10, "S1GRD": 0.08, "S1RTC": 0.08, "DEM": 0.12}
+ALONE = {"S2L2A": 0.32, "S2L1C": 0.12, "RGB": 0.18, "S1GRD": 0.12, "S1RTC": 0.14, "DEM": 0.12}
 OPTICAL, RADAR = ("S2L2A", "S2L2A", "S2L1C", "RGB"), ("S1GRD", "S1RTC")
 
 
