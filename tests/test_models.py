@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 import terramind_xr
 from terramind_xr import OptionError, TerramindWarning, WeightsError, files, weights
 from terramind_xr.files import WeightsFile
-from terramind_xr.modalities import modalities
 from terramind_xr.models import describe, find, package_folder, readable, writable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -151,10 +150,8 @@ def test_a_model_is_described_without_files_or_network(released, monkeypatch):
 
 def test_what_a_model_reads_and_writes_is_known_without_weights(released, monkeypatch):
     monkeypatch.setattr(files, "_content_sha256", None)
-    assert readable("demo") == {"S2L2A", "LULC", "NDVI"}
-    assert writable("demo") == {"LULC", "NDVI"}
     everything = {"S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI"}
-    for model in ("terramind_v1_base", released, describe("terramind_v1_large")):
+    for model in ("demo", "terramind_v1_base", released, describe("terramind_v1_large")):
         assert readable(model) == everything
         assert writable(model) == everything - {"S2L1C", "RGB"}
     with pytest.raises(OptionError, match="There is no model"):
@@ -164,7 +161,9 @@ def test_what_a_model_reads_and_writes_is_known_without_weights(released, monkey
 def test_the_demo_reads_and_writes_what_it_has_weights_for():
     model = weights.sampler(find("demo", []), (), (), "cpu").model
     read = {terramind_xr.modalities[name] for name in readable("demo")}
-    assert {each.raw_key or each.token_key for each in read} == set(model.encoder_embeddings)
+    keys = {each.raw_key or each.token_key for each in read}
+    # Earlier outputs condition later ones by their tokens.
+    assert keys | {each.token_key for each in read if each.codebook} == set(model.encoder_embeddings)
     written = {terramind_xr.modalities[name].token_key for name in writable("demo")}
     assert written == set(model.decoder_embeddings)
     find("demo", writable("demo"))
@@ -465,7 +464,13 @@ def test_outputs_that_the_model_cannot_write_are_refused_at_the_call(monkeypatch
         terramind_xr.synthetic.scene(64).terramind.generate("DEM", model="demo")
 
 
-@pytest.mark.parametrize("name", sorted(name for name in readable("demo") if modalities[name].raw_key))
+def test_a_broken_installation_is_said_at_the_call(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "package_folder", lambda: tmp_path)
+    with pytest.raises(WeightsError, match=r"tokenizer_dem\.safetensors: not in this installation"):
+        terramind_xr.synthetic.scene(64).terramind.generate("DEM", model="demo")
+
+
+@pytest.mark.parametrize("name", sorted(readable("demo") - {"DEM", "LULC", "NDVI"}))
 def test_every_input_of_the_demo_is_used(name):
     """Two scenes that differ in one input alone give two maps."""
     output = "NDVI" if name == "LULC" else "LULC"

@@ -65,7 +65,7 @@ def build_upstream(folder: Path, inputs: list[str], outputs: list[str], size: st
     return model.eval()
 
 
-def generated_tokens(sampler, pixels, outputs):
+def generated_tokens(sampler, pixels, outputs, steps=1):
     """Tokens by upstream's own loop, driven as ``TerraMindGeneration.forward`` does, at temperature 0."""
     import torch
     from terratorch.models.backbones.terramind.model.generate import (
@@ -96,7 +96,7 @@ def generated_tokens(sampler, pixels, outputs):
         target_domains=outputs,
         tokens_per_target=[196] * count,
         autoregression_schemes=["roar"] * count,
-        decoding_steps=[1] * count,
+        decoding_steps=[steps] * count,
         token_decoding_schedules=["linear"] * count,
         temps=[0.0] * count,
         temp_schedules=["constant"] * count,
@@ -104,5 +104,6 @@ def generated_tokens(sampler, pixels, outputs):
         cfg_schedules=["constant"] * count,
         cfg_grow_conditioning=True,
     )
-    result = sampler.generate(inputs, schedule, seed=3, top_p=0.8, top_k=0, num_tokens=196 * count)
+    at_once = 196 * count if steps == 1 else None  # else as many as the schedule says
+    result = sampler.generate(inputs, schedule, seed=3, top_p=0.8, top_k=0, num_tokens=at_once)
     return {key: result[key]["tensor"] for key in outputs}

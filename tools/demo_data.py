@@ -1,115 +1,136 @@
-"""Training data of the demo model: stored surfaces of the procedural world, spectra drawn anew each time."""
+"""Training data of the demo model: tiles of many procedural worlds, stored once, and batches of them."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 
 from terramind_xr.modalities import TILE, modalities
 from terramind_xr.synthetic import window
-from terramind_xr.synthetic.spectra import digital_numbers
-from terramind_xr.synthetic.world import surface
 
-SIDE = 512
-SHARDS, PER_SHARD = 16, 100
 TRAINING_SEED = 1_000_000  # worlds of training; held-out worlds have small seeds
-SHADE, HAZE = 1.6, 1.0  # full scale of the stored bytes
+PER_SHARD = 125
+STORED = ("S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI")
+STEPS = {"S1GRD": 100.0, "S1RTC": 100.0, "DEM": 5.0, "NDVI": 10_000.0}
+"""Of modalities that are stored as whole numbers of a part of their unit: how many to one."""
 
-S2_MEAN = np.array(modalities["S2L2A"].mean, np.float32)[:, None, None]
-S2_STD = np.array(modalities["S2L2A"].std, np.float32)[:, None, None]
+Array = NDArray[Any]
+Batch = TypeVar("Batch")
 
 
-def to_bytes(field: np.ndarray, full: float) -> np.ndarray:
-    return np.clip(np.rint(field * (255 / full)), 0, 255).astype(np.uint8)
+def place(seed: int) -> tuple[int, int, np.datetime64]:
+    """Position and date of the tile of one world, drawn by its seed."""
+    rng = np.random.default_rng(seed)
+    y, x = (int(position) for position in rng.integers(0, 100_000, 2))
+    return y, x, np.datetime64("2024-01-01") + np.timedelta64(int(rng.integers(366)), "D")
 
 
-def make_worlds(work: Path) -> None:
-    """Store surfaces of the training worlds, one window for each world; finished shards are kept."""
+def make_shard(path: Path, first_seed: int) -> None:
+    """Write one folder of tiles, an array for each modality; a folder that exists is complete."""
+    if path.exists():
+        return
+    tiles = []
+    for seed in range(first_seed, first_seed + PER_SHARD):
+        y, x, date = place(seed)
+        tiles.append(window(seed, y, x, TILE, TILE, STORED, time=date))
+    part = path.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name in STORED:
+        values = np.stack([tile[name] for tile in tiles])
+        if name in STEPS:
+            values = np.clip(np.rint(values * STEPS[name]), -32_768, 32_767).astype(np.int16)
+        np.save(part / f"{name}.npy", values.reshape(len(values), -1, TILE, TILE))
+    part.rename(path)
+
+
+def make_worlds(work: Path, count: int, processes: int) -> None:
+    """Store `count` tiles, each of a world of its own; shards that exist are kept."""
     work.mkdir(parents=True, exist_ok=True)
-    for shard in track(range(SHARDS), "worlds"):
-        path = work / f"worlds_{shard:02d}.npy"
-        if path.exists():
-            continue
-        out = np.empty((PER_SHARD, 6, SIDE, SIDE), np.uint8)
-        for number in range(PER_SHARD):
-            seed = TRAINING_SEED + shard * PER_SHARD + number
-            y, x = np.random.default_rng(seed).integers(0, 100_000, 2)
-            s = surface(seed, int(y), int(x), SIDE, SIDE)
-            fields = (
-                s.cover,
-                s.first,
-                s.second,
-                to_bytes(s.mix, 1),
-                to_bytes(s.shade, SHADE),
-                to_bytes(s.haze, HAZE),
-            )
-            out[number] = np.stack(fields)
-        part = path.with_suffix(".part.npy")
-        np.save(part, out)
-        part.rename(path)
+    paths = [work / f"tiles_{number:03d}" for number in range(count // PER_SHARD)]
+    seeds = [TRAINING_SEED + number * PER_SHARD for number in range(len(paths))]
+    with ProcessPoolExecutor(processes) as pool:
+        for _ in track(pool.map(make_shard, paths, seeds), "worlds", total=len(paths)):
+            pass
 
 
 class Tiles:
-    """Random tiles: any position, any of eight orientations, light and haze and noise drawn anew."""
+    """The stored tiles, read where they are asked for."""
 
-    def __init__(self, work: Path, seed: int) -> None:
-        paths = sorted(work.glob("worlds_??.npy"))
-        self.worlds = [np.load(path, mmap_mode="r") for path in paths]
-        self.rng = np.random.default_rng(seed)
-        # Drawing twelve fields of normal numbers takes as long as all the rest: they are drawn once.
-        self.noise = self.rng.standard_normal((64, TILE, TILE), np.float32)
+    def __init__(self, work: Path) -> None:
+        self.shards = sorted(work.glob("tiles_???"))
+        if not self.shards:
+            raise SystemExit(f"{work} holds no tiles: run --step worlds first.")
 
-    def fields(self) -> np.ndarray:
-        """(6, 224, 224) uint8: cover, first, second, mix, shade, haze."""
-        rng = self.rng
-        world = self.worlds[rng.integers(len(self.worlds))][rng.integers(PER_SHARD)]
-        y, x = rng.integers(0, SIDE - TILE + 1, 2)
-        tile = np.rot90(world[:, y : y + TILE, x : x + TILE], rng.integers(4), axes=(1, 2))
-        return np.ascontiguousarray(tile[:, :, ::-1] if rng.integers(2) else tile)
+    def __len__(self) -> int:
+        return PER_SHARD * len(self.shards)
 
-    def optical(self, fields: np.ndarray) -> np.ndarray:
-        """(12, 224, 224) uint16 digital numbers of stored fields under light and haze of their own."""
-        rng = self.rng
-        scale = np.float32(1 / 255)
-        light = np.float32(np.exp(rng.normal(0, 0.12)))
-        shade = fields[4] * (scale * np.float32(SHADE) * light)
-        haze = np.clip(fields[5] * scale + np.float32(rng.normal(0, 0.12)), 0, 1)
-        noise = [self.noise[field] for field in rng.integers(len(self.noise), size=12)]
-        return digital_numbers(fields[1], fields[2], fields[3] * scale, shade, haze, noise)
+    @cached_property
+    def _arrays(self) -> dict[str, list[Array]]:
+        return {
+            name: [np.load(shard / f"{name}.npy", mmap_mode="r") for shard in self.shards] for name in STORED
+        }
 
-    def batches(self, size: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
-        """Batches of S2L2A, LULC and NDVI, in standardised units and codes."""
-        for _ in range(steps):
-            fields = [self.fields() for _ in range(size)]
-            numbers = np.stack([self.optical(tile) for tile in fields]).astype(np.float32)
-            yield standardised(numbers, np.stack([tile[0] for tile in fields]))
+    def raw(self, name: str, chosen: Array) -> Array:
+        """Tiles of a modality in its own units: (tile, band, y, x), float32; codes of LULC (tile, y, x)."""
+        shards = self._arrays[name]
+        values = np.stack([shards[tile // PER_SHARD][tile % PER_SHARD] for tile in chosen])
+        if name == "LULC":
+            return values[:, 0]
+        return values.astype(np.float32) * np.float32(1 / STEPS.get(name, 1.0))
 
-    def covers(self, size: int, steps: int) -> Iterator[np.ndarray]:
-        """Batches of LULC codes alone."""
-        for _ in range(steps):
-            yield np.stack([self.fields()[0] for _ in range(size)])
+    def standard(self, name: str, chosen: Array) -> Array:
+        """The same in standardised units; codes of LULC as int64."""
+        values = self.raw(name, chosen)
+        return values.astype(np.int64) if name == "LULC" else standardised(name, values)
 
 
-def standardised(numbers: np.ndarray, cover: np.ndarray) -> dict[str, np.ndarray]:
-    ndvi = modalities["NDVI"]
-    red, infrared = numbers[:, 3], numbers[:, 7]
-    index = (infrared - red) / (infrared + red)
-    return {
-        "S2L2A": (numbers - S2_MEAN) / S2_STD,
-        "LULC": cover.astype(np.int64),
-        "NDVI": ((index - ndvi.mean[0]) / ndvi.std[0])[:, None].astype(np.float32),
-    }
+def standardised(name: str, values: Array) -> Array:
+    """Values (tile, band, y, x) less the mean and over the standard deviation of the pre-training."""
+    mean, std = (
+        np.array(numbers, np.float32)[:, None, None]
+        for numbers in (modalities[name].mean, modalities[name].std)
+    )
+    return ((values - mean) / std).astype(np.float32)
 
 
-def held_out(count: int) -> dict[str, np.ndarray]:
-    """Tiles of worlds that training has never seen, through the public generator."""
-    numbers, cover = [], []
-    for seed in range(count):
-        y, x = np.random.default_rng([7, seed]).integers(0, 50_000, 2)
-        tile = window(seed, int(y), int(x), TILE, TILE, ("S2L2A", "LULC"))
-        numbers.append(tile["S2L2A"])
-        cover.append(tile["LULC"])
-    return standardised(np.stack(numbers).astype(np.float32), np.stack(cover))
+def disturbed(name: str, values: Array, rng: np.random.Generator) -> Array:
+    """Optical numbers under other light, another air, other calibration, and sometimes the offset of 1000.
+
+    The released training data of TerraMind is mixed in its offset, too (`modalities.S2L2A`).
+    """
+    if not modalities[name].is_optical and name != "RGB":
+        return values
+    shape = (len(values), values.shape[1], 1, 1)
+    gain = np.exp(rng.normal(0, 0.10, (shape[0], 1, 1, 1)) + rng.normal(0, 0.03, shape))
+    full = 1.0 if name == "RGB" else 40.0
+    air = full * rng.normal(0, 2, (shape[0], 1, 1, 1)) * np.linspace(1, 0, shape[1])[None, :, None, None]
+    values = values * gain.astype(np.float32) + air.astype(np.float32)
+    if name == "RGB":
+        return np.clip(values, 0, 255)
+    values = np.maximum(values, 1)
+    return values + 1000 * (rng.random((shape[0], 1, 1, 1)) < 0.2).astype(np.float32)
+
+
+def ahead(draw: Any, start: int, stop: int) -> Iterator[Any]:
+    """Yield ``draw(step)`` for each step, the next one drawn while this one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(draw, start)
+        for step in range(start, stop):
+            batch = waiting.result()
+            if step + 1 < stop:
+                waiting = pool.submit(draw, step + 1)
+            yield batch
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -106,7 +106,7 @@ def packaged(filename: str) -> WeightsFile:
     """One of the demo's files; FileNotFoundError where it has no such file."""
     path = package_folder() / filename
     if not path.is_file():
-        raise FileNotFoundError("the demo model has no such file, so it cannot do this")
+        raise FileNotFoundError("not in this installation of terramind_xr; install it anew")
     return WeightsFile("package", filename, "", _sha256(path))
 
 

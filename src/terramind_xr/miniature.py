@@ -114,6 +114,23 @@ def build_tokenizer(config: Config, modality: str) -> VQVAE | DiVAE:
     return result
 
 
+def built(model: Any) -> dict[str, str]:
+    """Entries of a state dict that files leave out, by the entry that says them again.
+
+    Embeddings of tokens serve as input and as output, and come twice. Constants (position embeddings,
+    bases of the quantizer) name themselves: the model is built with them.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for key, parameter in parameters.items():
+        first.setdefault(id(parameter), key)
+    return {
+        key: first[id(parameters[key])] if key in parameters else key
+        for key in model.state_dict()
+        if key not in parameters or first[id(parameters[key])] != key
+    }
+
+
 def _vocabulary(config: Config, token_key: str) -> int:
     return math.prod(config["tokenizers"][_BY_TOKEN_KEY[token_key]]["codebook"])
 

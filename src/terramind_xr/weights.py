@@ -84,6 +84,7 @@ def _load_sampler(name: str, file: WeightsFile, device: str) -> Any:
     with without_draws():
         if name == "demo":
             model = miniature.build_backbone(demo_config())
+            state = _completed(model, state)
         else:
             model = build_backbone(name, *(_embedded(state, kind) for kind in _EMBEDDINGS))
     # Released files may hold modalities that only upstream's table knows, such as captions.
@@ -109,15 +110,24 @@ def _warn_of_unknown(state: Mapping[str, Any], model: Any, file: WeightsFile, kn
 @functools.lru_cache(maxsize=8)
 def _load_tokenizer(name: str, file: WeightsFile, modality: str, device: str) -> Any:
     import_terratorch()
+    state = _read(file.verified_path())
     with without_draws():
         if name == "demo":
             model = miniature.build_tokenizer(demo_config(), modality)
+            state = _completed(model, state)
         else:
             from terratorch.models.backbones.terramind.tokenizer import tokenizer_register
 
             build = getattr(tokenizer_register, f"terramind_v1_tokenizer_{modality.lower()}")
             model = build(pretrained=False)
-    return _fill(model, file, _read(file.verified_path())).to(device)
+    return _fill(model, file, state).to(device)
+
+
+def _completed(model: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights of the demo with the entries that its files leave out, as they follow from others."""
+    expected = model.state_dict()
+    built = miniature.built(model)
+    return {**state, **{key: state.get(source, expected[source]) for key, source in built.items()}}
 
 
 def sampler(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...], device: str) -> Any:

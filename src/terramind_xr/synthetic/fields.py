@@ -171,16 +171,16 @@ def cells(key: np.uint32, y: Double, x: Double, size: float) -> Cells:
     return Cells(identity, best * np.float32(size), (second - best) * np.float32(0.5 * size))
 
 
-def node_positions(start: int, length: int, extra: int = 0) -> Double:
-    """Absolute positions of the nodes around pixels start … start + length - 1, and `extra` more."""
-    first, last = start // NODE, (start + length - 1) // NODE + 1
-    return np.arange(first, last + 1 + extra, dtype=np.float64) * NODE
+def node_positions(start: int, length: int, spacing: int = NODE) -> Double:
+    """Absolute positions of the nodes around pixels start … start + length - 1."""
+    first, last = start // spacing, (start + length - 1) // spacing + 1
+    return np.arange(first, last + 1, dtype=np.float64) * spacing
 
 
-def _split(start: int, length: int) -> tuple[NDArray[np.intp], Float]:
+def _split(start: int, length: int, spacing: int = NODE) -> tuple[NDArray[np.intp], Float]:
     """Of each pixel, the node before it (counted from the first), and its place between two, 0 to 1."""
     pixels = np.arange(start, start + length)
-    return pixels // NODE - start // NODE, (pixels % NODE).astype(np.float32) / np.float32(NODE)
+    return pixels // spacing - start // spacing, (pixels % spacing).astype(np.float32) / np.float32(spacing)
 
 
 def refine(field: Float, y: int, x: int, height: int, width: int) -> Float:
@@ -194,13 +194,13 @@ def refine(field: Float, y: int, x: int, height: int, width: int) -> Float:
     return result
 
 
-def refine_smooth(field: Float, y: int, x: int, height: int, width: int) -> Float:
+def refine_smooth(field: Float, y: int, x: int, height: int, width: int, spacing: int = NODE) -> Float:
     """Approximate a field given on the nodes, and on one more at each side, by cubic B-splines.
 
     Unlike that of `refine`, the slope has no crease at the nodes.
     """
-    row, fy = _split(y, height)
-    column, fx = _split(x, width)
+    row, fy = _split(y, height, spacing)
+    column, fx = _split(x, width, spacing)
     along: Any = sum(weight[None, :] * field[:, column + tap] for tap, weight in enumerate(_spline(fx)))
     result: Float = sum(weight[:, None] * along[row + tap] for tap, weight in enumerate(_spline(fy)))
     return result

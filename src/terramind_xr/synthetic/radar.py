@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from terramind_xr.modalities import modalities
 from terramind_xr.synthetic.fields import Float, fractal, lattice, node_positions, refine, stream, uniform
+from terramind_xr.synthetic.phenology import seasonal
 from terramind_xr.synthetic.spectra import MATERIAL
-from terramind_xr.synthetic.terrain import slope_east
 from terramind_xr.synthetic.world import BUILT, Surface
 
 INCIDENCE = 39.0
@@ -46,6 +46,8 @@ _MATERIALS: dict[str, tuple[float, float]] = {
     "snow_fresh": (-14, -22), "snow_old": (-12.5, -20), "ice": (-9, -16),
     "grass_green": (-12, -18.5), "grass_dry": (-13.5, -20.5), "shrub": (-10.5, -16.5),
     "heath": (-11.5, -17.5), "savanna": (-12, -18.5),
+    "broadleaf_bare": (-8.5, -15), "soil_chalk": (-12, -21), "soil_peat": (-10.5, -19),
+    "roof_metal": (-2.5, -11.5), "asphalt_new": (-13.5, -21.5), "gravel": (-10, -19),
     "cloud_thick": (math.nan, math.nan), "cloud_thin": (math.nan, math.nan),  # radar sees the ground
 }  # fmt: skip
 _TABLE = np.array([_MATERIALS[name] for name in MATERIAL], np.float32)
@@ -85,35 +87,36 @@ def _floor_table() -> Float:
 _SPECKLE, _TERRAIN, _WITH_FLOOR = _speckle_table(), _terrain_table(), _floor_table()
 
 
-def backscatter(ground: Surface, seed: int, y: int, x: int, corrected: bool) -> Float:
+def backscatter(ground: Surface, seed: int, day: int, y: int, x: int, corrected: bool) -> Float:
     """Backscatter in dB of a window of cloudless ground, (VV and VH, y, x) float32.
 
     Parameters
     ----------
-    ground, seed, y, x
-        Surface without clouds, its world and the position of its first pixel.
+    ground, seed, day, y, x
+        Surface without clouds, its world, the day, and the position of its first pixel.
     corrected
         gamma nought with the terrain's effect mostly removed (RTC), else sigma nought with it (GRD).
     """
     height, width = ground.cover.shape
     rows, columns = np.arange(y, y + height), np.arange(x, x + width)
     still = ground.water
-    slope = np.where(still, np.float32(0), slope_east(seed, y, x, height, width))
+    slope = np.where(still, np.float32(0), ground.slope_east)
     terrain = _look_up(_TERRAIN, (slope + np.float32(1)) * np.float32((len(_TERRAIN) - 1) / 2))
     terrain = terrain * _RESIDUAL if corrected else terrain + _FLAT
-    terrain = terrain + _roughness(seed, y, x, height, width) * np.where(
+    terrain = terrain + _roughness(seed, day, y, x, height, width) * np.where(
         still, np.float32(1.8), np.float32(0.9)
     )
     chance = uniform(lattice(stream(seed, "radar/corner"), rows, columns))
     corner = chance * chance * chance * chance  # few pixels hold a wall that faces the sensor
     terrain = terrain + np.where(ground.cover == BUILT, np.float32(11) * corner, np.float32(0))
-    result = np.empty((_TABLE.shape[1], height, width), np.float32)
+    table = seasonal(day, _TABLE)
+    result = np.empty((table.shape[1], height, width), np.float32)
     for number, name in enumerate(modalities["S1GRD"].band_names):
-        column = np.ascontiguousarray(_TABLE[:, number])
+        column = np.ascontiguousarray(table[:, number])
         one = column.take(ground.first)
         signal = one + ground.mix * (column.take(ground.second) - one) + terrain
         signal = _look_up(_WITH_FLOOR, (signal + np.float32(48)) * np.float32(_STEPS))
-        looks = lattice(stream(seed, f"radar/{name}"), rows, columns) >> np.uint32(16)
+        looks = lattice(stream(seed, f"radar/{name}/{day}"), rows, columns) >> np.uint32(16)
         result[number] = signal + _SPECKLE.take(looks)
     return result
 
@@ -123,8 +126,8 @@ def _look_up(table: Float, position: NDArray[Any]) -> Float:
     return table.take(index)
 
 
-def _roughness(seed: int, y: int, x: int, height: int, width: int) -> Float:
+def _roughness(seed: int, day: int, y: int, x: int, height: int, width: int) -> Float:
     """What changes backscatter within a material: wind on water, moisture and roughness of soils."""
     rows, columns = node_positions(y, height), node_positions(x, width)
     v, u = (np.ascontiguousarray(axis) for axis in np.meshgrid(rows, columns, indexing="ij"))
-    return refine(fractal(seed, "radar/roughness", v, u, (500, 160, 50)), y, x, height, width)
+    return refine(fractal(seed, f"radar/roughness/{day}", v, u, (500, 160, 50)), y, x, height, width)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from terramind_xr.modalities import modalities
 from terramind_xr.synthetic.atmosphere import top_of_atmosphere
-from terramind_xr.synthetic.clouds import clouded
+from terramind_xr.synthetic.clouds import Mask, clouded
 from terramind_xr.synthetic.fields import speckle, stream
+from terramind_xr.synthetic.phenology import NOMINAL, seasonal
 from terramind_xr.synthetic.radar import INCIDENCE, LOOKS, backscatter
-from terramind_xr.synthetic.spectra import digital_numbers
-from terramind_xr.synthetic.terrain import elevation, lake_level
+from terramind_xr.synthetic.spectra import TABLE, Cover, digital_numbers
 from terramind_xr.synthetic.world import Surface, ground, surface
 
 Array = NDArray[Any]
@@ -27,10 +27,21 @@ BRIGHT = 2000
 
 @dataclass(frozen=True)
 class Look:
-    """How a world is seen: the offset in the digital numbers, and the share of clouds (None: its own)."""
+    """How a world is seen.
+
+    Parameters
+    ----------
+    offset
+        In the digital numbers of Sentinel-2.
+    clouds
+        Their share; None for the world's own.
+    day
+        In days since 1970.
+    """
 
     offset: int = 0
     clouds: float | None = None
+    day: int = NOMINAL
 
 
 @dataclass(frozen=True)
@@ -45,9 +56,9 @@ class Window:
     look: Look = Look()
 
     @property
-    def place(self) -> tuple[int, int, int, int, int]:
-        """Seed, first row and column, height and width."""
-        return self.seed, self.y, self.x, self.height, self.width
+    def place(self) -> tuple[int, int, int, int, int, int]:
+        """Seed, day, first row and column, height and width."""
+        return self.seed, self.look.day, self.y, self.x, self.height, self.width
 
     @cached_property
     def ground(self) -> Surface:
@@ -60,21 +71,30 @@ class Window:
         return surface(*self.place) if self.look.clouds is None else self.ground
 
     @cached_property
-    def seen(self) -> Surface:
-        """What an optical sensor sees."""
+    def seen(self) -> tuple[Surface, Mask]:
+        """What an optical sensor sees, and where chosen clouds cast their shadows."""
         if self.look.clouds is None:
-            return self.truth
-        return clouded(self.ground, self.seed, self.y, self.x, self.look.clouds)
+            return self.truth, np.zeros(self.truth.cover.shape, bool)
+        return clouded(self.ground, self.seed, self.look.day, self.y, self.x, self.look.clouds)
 
+    @cached_property
+    def reflectance(self) -> Array:
+        """Digital numbers without offset of what is seen, (12 bands, y, x)."""
+        return self._numbers(self.seen[0])
 
-def _reflectance(window: Window, seen: Surface) -> Array:
-    rows = np.arange(window.y, window.y + window.height)
-    columns = np.arange(window.x, window.x + window.width)
-    noise = [
-        speckle(stream(window.seed, f"sensor/{band}"), rows, columns)
-        for band in modalities["S2L2A"].band_names
-    ]
-    return digital_numbers(seen.first, seen.second, seen.mix, seen.shade, seen.haze, noise)
+    @cached_property
+    def true_reflectance(self) -> Array:
+        """The same of what is true: without chosen clouds."""
+        return self.reflectance if self.look.clouds is None else self._numbers(self.truth)
+
+    def _numbers(self, surface: Surface) -> Array:
+        rows, columns = np.arange(self.y, self.y + self.height), np.arange(self.x, self.x + self.width)
+        noise = (
+            speckle(stream(self.seed, f"sensor/{band}/{self.look.day}"), rows, columns)
+            for band in modalities["S2L2A"].band_names
+        )
+        cover = Cover(*(getattr(surface, name) for name in Cover._fields))
+        return digital_numbers(seasonal(self.look.day, TABLE), cover, noise)
 
 
 def _bands(numbers: Array, *names: str) -> list[Array]:
@@ -83,35 +103,32 @@ def _bands(numbers: Array, *names: str) -> list[Array]:
 
 
 def _level_2a(window: Window) -> Array:
-    return _reflectance(window, window.seen) + np.uint16(window.look.offset)
+    return window.reflectance + np.uint16(window.look.offset)
 
 
 def _level_1c(window: Window) -> Array:
-    numbers = top_of_atmosphere(_reflectance(window, window.seen), window.seen.haze, window.seen.cloud)
+    seen, _ = window.seen
+    numbers = top_of_atmosphere(window.reflectance, seen.haze, seen.cloud)
     result: Array = numbers + np.uint16(window.look.offset)
     return result
 
 
 def _true_colour(window: Window) -> Array:
-    colours = np.stack(_bands(_reflectance(window, window.seen), "B04", "B03", "B02")).astype(np.float32)
+    colours = np.stack(_bands(window.reflectance, "B04", "B03", "B02")).astype(np.float32)
     stretched = colours * np.float32(255 / BRIGHT) + np.float32(0.5)
     eight_bit: Array = np.clip(stretched, 0, 255).astype(np.uint8)
     return eight_bit
 
 
 def _radar(corrected: bool) -> Callable[[Window], Array]:
-    return lambda window: backscatter(window.ground, window.seed, window.y, window.x, corrected)
+    return lambda window: backscatter(
+        window.ground, window.seed, window.look.day, window.y, window.x, corrected
+    )
 
 
 def _elevation(window: Window) -> Array:
-    land, metres = window.ground, elevation(*window.place)
-    # Microrelief grows with the height; land lies above the sea.
-    rough = np.float32(1) + np.float32(0.004) * np.clip(metres, 0, 1000)
-    dry = np.maximum(metres + np.where(land.water, np.float32(0), rough * land.relief), np.float32(0.5))
-    if land.lake.any():
-        dry = np.where(land.lake, lake_level(*window.place), dry)
-    result: Array = np.where(land.shore < 0, np.float32(0), dry)
-    return result
+    metres: Array = window.ground.elevation + window.ground.roughness
+    return metres
 
 
 def _land_cover(window: Window) -> Array:
@@ -119,54 +136,68 @@ def _land_cover(window: Window) -> Array:
 
 
 def _vegetation_index(window: Window) -> Array:
-    numbers = _reflectance(window, window.truth)
-    red, infrared = (band.astype(np.float32) for band in _bands(numbers, "B04", "B08"))
+    red, infrared = (band.astype(np.float32) for band in _bands(window.true_reflectance, "B04", "B08"))
     index: Array = (infrared - red) / (infrared + red)
     return index
 
 
 def _cloud(window: Window) -> Array:
-    return window.seen.cloud > 0
+    return window.seen[0].cloud > 0
+
+
+def _shadow(window: Window) -> Array:
+    return window.seen[1]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One variable of a scene: how it is made, dtype, bands, and its own attributes."""
+    """One variable of a scene: how it is made, dtype, bands, own attributes, and whether time changes it."""
 
     render: Callable[[Window], Array]
     dtype: str
     bands: tuple[str, ...] = ()
     attributes: tuple[tuple[str, Any], ...] = ()
+    timeless: bool = False
 
 
-def _of(name: str, render: Callable[[Window], Array], dtype: str, **attributes: Any) -> Layer:
+def _of(
+    name: str, render: Callable[[Window], Array], dtype: str, *, timeless: bool = False, **attributes: Any
+) -> Layer:
     bands = modalities[name].band_names
-    return Layer(render, dtype, bands if len(bands) > 1 else (), tuple(attributes.items()))
+    return Layer(render, dtype, bands if len(bands) > 1 else (), tuple(attributes.items()), timeless)
 
 
-_ORBIT = {"orbit_state": "ascending", "incidence_angle": INCIDENCE, "equivalent_number_of_looks": LOOKS}
+_ORBIT: dict[str, Any] = {
+    "platform": "sentinel-1a",
+    "orbit_state": "ascending",
+    "incidence_angle": INCIDENCE,
+    "equivalent_number_of_looks": LOOKS,
+}
 
 LAYERS: dict[str, Layer] = {
-    "S2L2A": _of("S2L2A", _level_2a, "uint16"),
+    "S2L2A": _of("S2L2A", _level_2a, "uint16", platform="sentinel-2a"),
     "LULC": _of("LULC", _land_cover, "uint8"),
     "NDVI": _of("NDVI", _vegetation_index, "float32"),
-    "S2L1C": _of("S2L1C", _level_1c, "uint16"),
+    "S2L1C": _of("S2L1C", _level_1c, "uint16", platform="sentinel-2a"),
     "RGB": _of("RGB", _true_colour, "uint8"),
     "S1GRD": _of("S1GRD", _radar(corrected=False), "float32", backscatter="sigma0", **_ORBIT),
     "S1RTC": _of("S1RTC", _radar(corrected=True), "float32", backscatter="gamma0", **_ORBIT),
-    "DEM": _of("DEM", _elevation, "float32"),
+    "DEM": _of("DEM", _elevation, "float32", timeless=True),
 }
 """Every modality of the world: a new one is one more entry."""
 
-CLOUD = Layer(_cloud, "bool", attributes=(("long_name", "cloud"), ("comment", "without cloud shadows")))
-"""Truth of chosen clouds; no modality."""
+MASKS = {
+    "cloud": Layer(_cloud, "bool", attributes=(("long_name", "cloud"),)),
+    "shadow": Layer(_shadow, "bool", attributes=(("long_name", "shadow of a cloud, beside clouds"),)),
+}
+"""Truth of chosen clouds; no modalities."""
 
 
 def render(window: Window, names: Iterable[str]) -> dict[str, Array]:
-    """The named layers of a window; ``"cloud"`` is one, too."""
+    """The named layers of a window; those of `MASKS` are some, too."""
     return {name: layer(name).render(window) for name in names}
 
 
 def layer(name: str) -> Layer:
-    """Layer of a modality or of the cloud mask."""
-    return CLOUD if name == "cloud" else LAYERS[name]
+    """Layer of a modality or of a mask."""
+    return MASKS[name] if name in MASKS else LAYERS[name]
