@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 import terramind_xr
 from scenes import plain, split
-from terramind_xr.bands import find_inputs
+from terramind_xr.data import find_inputs, validate
 from terramind_xr.grid import Grid
 from terramind_xr.results import label
-from terramind_xr.validate import validate
 
 
 def result_of(data, name="LULC", **options):

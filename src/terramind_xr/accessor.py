@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from terramind_xr import api, plotting, store
-from terramind_xr.validate import validate
+from terramind_xr.data import validate
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
