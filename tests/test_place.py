@@ -151,6 +151,15 @@ def test_a_single_row_keeps_what_its_coordinates_cannot_say():
     assert Affine.from_gdal(*numbers) == result.rio.transform()
 
 
+@pytest.mark.parametrize("step", [1, 2, -1, -2])
+def test_a_single_column_has_the_rows_that_it_has(step):
+    """The GeoTransform of the file is that of its own rows, not of turned or thinned ones."""
+    column = plain("S2L2A", 40, 40, boa_add_offset=0).rio.write_transform().isel(x=slice(3, 4))
+    column = column.isel(y=slice(None, None, step))
+    transform = result_of(column).rio.transform()
+    assert transform == Affine(10, 0, 500_025, 0, -10 * step, float(column.y[0]) + 5 * step)
+
+
 NAMES = [
     ("lat", "lon"), ("latitude", "longitude"), ("northing", "easting"), ("Y", "X"), ("row", "col"),
     ("y", "x"),
