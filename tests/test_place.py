@@ -15,6 +15,7 @@ import terramind_xr
 from scenes import plain, split
 from terramind_xr.data import find_inputs, validate
 from terramind_xr.grid import Grid
+from terramind_xr.kernels import modality_output
 from terramind_xr.results import label
 
 
@@ -27,7 +28,8 @@ def result_of(data, name="LULC", **options):
     spatial = (each.y_dim, each.x_dim)
     shape = [each.data.sizes[dim] for dim in (*extra, *spatial)]
     values = np.ones(shape, "uint8")
-    return label(name, values, each.data, spatial=spatial, extra=extra, attrs={}, **options)
+    described = modality_output(name, 0)
+    return label(described, values, each.data, spatial=spatial, extra=extra, attrs={}, **options)
 
 
 def stac(**coords):

@@ -9,8 +9,9 @@ from typing import Any
 
 import xarray as xr
 
-from terramind_xr import api, plotting, store
+from terramind_xr import api, plotting
 from terramind_xr.data import validate
+from terramind_xr.engine import store
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,31 +10,29 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from terramind_xr.engine import Output
 from terramind_xr.grid import Grid
 from terramind_xr.inference import Sampling
-from terramind_xr.modalities import lulc_classes, modalities
 from terramind_xr.models import Recipe
 
 
 def label(
-    name: str,
+    output: Output,
     data: da.Array,
     like: xr.DataArray,
     *,
     spatial: tuple[str, str],
     extra: Mapping[str, xr.DataArray],
     attrs: Mapping[str, Any],
-    band_dim: str = "band",
-    probabilities: bool = False,
 ) -> xr.DataArray:
-    """Name a generated array and give it the coordinates of the input.
+    """Name a finished array as its kernel describes it, and give it the coordinates of the input.
 
     Parameters
     ----------
-    name
-        Modality; also the name of the result.
+    output
+        What the array is.
     data
-        (*extra, [band or lulc_class], y, x).
+        (*extra, *pixel, y, x).
     like
         Input whose coordinates and CRS the result takes.
     spatial
@@ -43,22 +41,14 @@ def label(
         Coordinates of the extra dims by dim, in order.
     attrs
         How the result was made.
-    band_dim
-        Dim of the bands of a modality that has several.
-    probabilities
-        Whether `data` holds class probabilities.
     """
-    layer, layer_coords = _layer(name, band_dim, probabilities)
-    dims = (*extra, *layer, *spatial)
+    dims = (*extra, *output.dims, *spatial)
     keep = {*extra, *spatial}
     coords = {key: value for key, value in like.coords.items() if set(value.dims) <= keep and key != "band"}
     for dim, index in extra.items():
         coords.update({key: value for key, value in index.coords.items() if set(value.dims) <= {dim}})
-    result = xr.DataArray(data, dims=dims, coords={**coords, **layer_coords}, name=name)
-    result.attrs = {**modalities[name].attributes, "modality": name, **attrs}
-    if name == "LULC" and probabilities:
-        result.attrs |= {"long_name": "probability of each land-cover class", "standard_name": None}
-    result.attrs = {key: value for key, value in result.attrs.items() if value is not None}
+    result = xr.DataArray(data, dims=dims, coords={**coords, **output.coords}, name=output.name)
+    result.attrs = {key: value for key, value in {**output.attrs, **attrs}.items() if value is not None}
     if np.issubdtype(result.dtype, np.floating):
         result.encoding["_FillValue"] = np.asarray(np.nan, result.dtype)[()]
     result = Grid.of(like).assign(result)
@@ -67,16 +57,6 @@ def label(
     if beside:
         result.encoding["coordinates"] = " ".join(sorted(beside))
     return result
-
-
-def _layer(name: str, band_dim: str, probabilities: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Dim and coordinates that stand before y and x."""
-    if name == "LULC":
-        if not probabilities:
-            return (), {}
-        return ("lulc_class",), {"lulc_class": [each.name for each in lulc_classes]}
-    bands = modalities[name].band_names
-    return ((band_dim,), {band_dim: list(bands)}) if len(bands) > 1 else ((), {})
 
 
 def provenance(recipe: Recipe, sampling: Sampling, **more: Any) -> dict[str, Any]:

@@ -15,10 +15,9 @@ from dask.base import tokenize
 
 from terramind_xr.data import Mask, ModalityInput, Offset, as_dataset, examine, match_masks
 from terramind_xr.data.units import conversion
+from terramind_xr.engine import Source, Tiling
 from terramind_xr.errors import warn
-from terramind_xr.graph import Source
 from terramind_xr.kernels import KernelInput
-from terramind_xr.tiling import Tiling
 
 Inputs = str | Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
 
