@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenes import plain, single, split, unreadable
-from terramind_xr.bands import as_dataset, find_inputs, lookup
-from terramind_xr.bands.labels import band_of
+from terramind_xr.data import as_dataset, find_inputs, lookup
+from terramind_xr.data.labels import band_of
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.modalities import modalities
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenes import plain, single
+from terramind_xr.data import validate
 from terramind_xr.errors import InputError
 from terramind_xr.grid import Grid
-from terramind_xr.validate import validate
 
 BACKWARDS = slice(None, None, -1)
 SIDES = st.integers(1, 70)

@@ -9,11 +9,10 @@ import rasterio
 import xarray as xr
 
 from scenes import TILES, plain, single
-from terramind_xr.bands import find_inputs
+from terramind_xr.data import find_inputs, validate
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.io import open_rasters
 from terramind_xr.modalities import modalities
-from terramind_xr.validate import validate
 
 
 @pytest.fixture

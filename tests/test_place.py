@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 import terramind_xr
 from scenes import plain, split
-from terramind_xr.bands import find_inputs
+from terramind_xr.data import find_inputs, validate
 from terramind_xr.grid import Grid
 from terramind_xr.kernels import modality_output
 from terramind_xr.results import label
-from terramind_xr.validate import validate
 
 
 def result_of(data, name="LULC", **options):
@@ -152,6 +151,15 @@ def test_a_single_row_keeps_what_its_coordinates_cannot_say():
     assert result.rio.transform() == Affine(10, 0, 500_025, 0, -10, 4_999_935)
     numbers = map(float, result.spatial_ref.attrs["GeoTransform"].split())
     assert Affine.from_gdal(*numbers) == result.rio.transform()
+
+
+@pytest.mark.parametrize("step", [1, 2, -1, -2])
+def test_a_single_column_has_the_rows_that_it_has(step):
+    """The GeoTransform of the file is that of its own rows, not of turned or thinned ones."""
+    column = plain("S2L2A", 40, 40, boa_add_offset=0).rio.write_transform().isel(x=slice(3, 4))
+    column = column.isel(y=slice(None, None, step))
+    transform = result_of(column).rio.transform()
+    assert transform == Affine(10, 0, 500_025, 0, -10 * step, float(column.y[0]) + 5 * step)
 
 
 NAMES = [

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terramind_xr import synthetic
+from terramind_xr.data import validate
 from terramind_xr.errors import OptionError
 from terramind_xr.modalities import lulc_classes, modalities
 from terramind_xr.synthetic import dataset, fields, radar, render, spectra
-from terramind_xr.validate import validate
 
 EVERY = ("S2L2A", "LULC", "NDVI", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM")
 MASKS = ("cloud", "shadow")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from terramind_xr.data.units import Conversion, accepted_units, conversion
 from terramind_xr.errors import InputError
 from terramind_xr.modalities import modalities
-from terramind_xr.units import Conversion, accepted_units, conversion
 
 
 @pytest.mark.parametrize(

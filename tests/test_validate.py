@@ -12,10 +12,9 @@ import pytest
 import xarray as xr
 
 from scenes import TILES, axes, plain, single, split, unreadable
-from terramind_xr.bands import as_dataset, find_inputs
+from terramind_xr.data import as_dataset, check_inputs, examine, find_inputs, validate
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.io import open_rasters
-from terramind_xr.validate import check_inputs, examine, validate
 
 
 def s2(**attrs):
@@ -443,3 +442,19 @@ def test_real_tiles_are_right_but_for_the_offset(tile):
         "10 × 10 m",
         "9.998 × 9.998 m",
     }
+
+
+@pytest.mark.parametrize(
+    "value", [["-1000"], {"B01": ["-1000"]}, b"-1000", np.array([-1000]), np.str_("-1000")]
+)
+def test_numbers_in_metadata_are_read_alike_everywhere(value):
+    """The same reader for offsets, packing and no data: as text, or the first of several."""
+    assert offset_of(s2(boa_add_offset=value))[0] == 1000
+    if not isinstance(value, dict):
+        assert find_inputs(as_dataset(s2(nodata=value))).inputs["S2L2A"].nodata == -1000
+
+
+def test_a_truth_value_is_no_number():
+    value, check = offset_of(s2(boa_add_offset=True))
+    assert (value, check.status, check.found) == (0, "warning", "0 assumed: metadata are silent")
+    assert offset_of(s2(processing_baseline=True))[1].status == "warning"

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from terramind_xr.data.units import Conversion, conversion
+from terramind_xr.data.values import FEWEST, check_values, suspicion
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.kernels import KernelInput
 from terramind_xr.modalities import modalities
 from terramind_xr.synthetic import window
-from terramind_xr.units import Conversion, conversion
-from terramind_xr.values import FEWEST, check_values, suspicion
 
 SIDE = 20
 LINE = re.compile(r'(for name in \[[^]]*\]: )?ds\[\S+\]\.attrs\["\w+"\] = ("[^"]*"|[-+.\de]+)')

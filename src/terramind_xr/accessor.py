@@ -10,8 +10,8 @@ from typing import Any
 import xarray as xr
 
 from terramind_xr import api, plotting
+from terramind_xr.data import validate
 from terramind_xr.engine import store
-from terramind_xr.validate import validate
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:

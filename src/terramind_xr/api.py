@@ -13,20 +13,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from terramind_xr.bands import lookup
+from terramind_xr.data import Mask, Offset, lookup
 from terramind_xr.engine import Output, Source, Tiling, map_tiles
 from terramind_xr.engine.cost import estimate
 from terramind_xr.errors import OptionError, warn
 from terramind_xr.inference import Sampling, is_whole
 from terramind_xr.kernels import GenerateKernel
-from terramind_xr.masks import Mask
 from terramind_xr.modalities import modalities
 from terramind_xr.models import describe, find, readable, writable
 from terramind_xr.options import Precision, get_options
 from terramind_xr.plan import Plan
 from terramind_xr.results import label, provenance
 from terramind_xr.scene import Inputs, Scene
-from terramind_xr.validate import Offset
 
 ModelName = str | os.PathLike[str] | None
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import xarray as xr
 
-from terramind_xr.bands import lookup
-from terramind_xr.bands.labels import best_labels
+from terramind_xr.data import lookup
+from terramind_xr.data.labels import best_labels
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.grid import Grid
 from terramind_xr.modalities import Modality, band_dims

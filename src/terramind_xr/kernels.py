@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr import inference
+from terramind_xr.data.units import Conversion
+from terramind_xr.data.values import check_values
 from terramind_xr.engine import Field, Layer, Output
 from terramind_xr.inference import Sampling
 from terramind_xr.modalities import PATCH, band_dims, lulc_classes, modalities
 from terramind_xr.models import Recipe
-from terramind_xr.units import Conversion
-from terramind_xr.values import check_values
 
 Mask = NDArray[np.bool_]
 

@@ -13,13 +13,11 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
-from terramind_xr.bands import ModalityInput, as_dataset
+from terramind_xr.data import Mask, ModalityInput, Offset, as_dataset, examine, match_masks
+from terramind_xr.data.units import conversion
 from terramind_xr.engine import Source, Tiling
 from terramind_xr.errors import warn
 from terramind_xr.kernels import KernelInput
-from terramind_xr.masks import Mask, match_masks
-from terramind_xr.units import conversion
-from terramind_xr.validate import Offset, examine
 
 Inputs = str | Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
 

@@ -6,7 +6,7 @@ import math
 
 import xarray as xr
 
-from terramind_xr.bands.labels import band_of
+from terramind_xr.data.labels import band_of
 from terramind_xr.grid import Grid
 from terramind_xr.modalities import modalities
 

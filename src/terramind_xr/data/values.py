@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terramind_xr.data.units import Conversion
 from terramind_xr.errors import InputError
 from terramind_xr.modalities import Modality, lulc_classes, modalities
-from terramind_xr.units import Conversion
 
 FEWEST = 256
 """Valid pixels below which nothing is concluded."""

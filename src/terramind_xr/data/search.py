@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from terramind_xr.bands.check import Check
-from terramind_xr.bands.inputs import ModalityInput, Outcome, from_bands, from_variable, mapping_call
-from terramind_xr.bands.labels import band_of
-from terramind_xr.bands.trees import recipe
+from terramind_xr.data.check import Check
+from terramind_xr.data.labels import band_of
+from terramind_xr.data.layout import ModalityInput, Outcome, from_bands, from_variable, mapping_call
+from terramind_xr.data.trees import recipe
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.modalities import Modality, modalities
 

@@ -6,7 +6,7 @@ import html
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from terramind_xr.bands import Check
+from terramind_xr.data.check import Check
 from terramind_xr.errors import InputError
 
 _RANK = {"error": 0, "warning": 1, "ok": 2}

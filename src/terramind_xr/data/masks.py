@@ -9,8 +9,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from terramind_xr.bands import ModalityInput
-from terramind_xr.bands.labels import band_dim
+from terramind_xr.data.labels import band_dim
+from terramind_xr.data.layout import ModalityInput
 from terramind_xr.errors import InputError
 from terramind_xr.grid import Axis, Grid
 

@@ -18,15 +18,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from terramind_xr.bands import Check, ModalityInput
-from terramind_xr.bands.check import Status
-from terramind_xr.bands.inputs import packing
+from terramind_xr.data.check import Check, Status
+from terramind_xr.data.layout import ModalityInput
+from terramind_xr.data.metadata import (
+    ADD_OFFSET_KEYS,
+    APPLIED_KEYS,
+    BASELINE_KEYS,
+    OFFSET_KEYS,
+    number,
+    packing,
+)
 from terramind_xr.errors import InputError, OptionError
 
 OFFSETS = (0.0, 1000.0)
-_ADD_OFFSET = ("boa_add_offset", "BOA_ADD_OFFSET", "radio_add_offset", "RADIO_ADD_OFFSET")
-_APPLIED = ("boa_offset_applied", "earthsearch:boa_offset_applied")
-_BASELINE = ("processing_baseline", "s2:processing_baseline")
 _FIRST_WITH_OFFSET = 4.0
 _EXPECTED = "0 or 1000, said by boa_add_offset, boa_offset_applied or add_offset"
 _REMEDY_SERIES = (
@@ -102,7 +106,7 @@ def _with_metadata_read(data: xr.DataArray) -> xr.DataArray:
     """Metadata along time in memory: ``ds.chunk()`` makes them lazy, and unread they would be silent."""
     lazy = [
         key
-        for key in (*_ADD_OFFSET, *_APPLIED, *_BASELINE)
+        for key in OFFSET_KEYS
         if key in data.coords and data.coords[key].chunks is not None and data.coords[key].dims != data.dims
     ]
     return data.assign_coords({key: data.coords[key].compute(scheduler="synchronous") for key in lazy})
@@ -113,7 +117,7 @@ def _dims_of_metadata(data: xr.DataArray, option: Offset | None) -> tuple[str, .
     extra = [str(dim) for dim in data.dims[:-3]]
     dims = {
         str(dim)
-        for key in (*_ADD_OFFSET, *_APPLIED, *_BASELINE)
+        for key in OFFSET_KEYS
         if key in data.coords and data.coords[key].chunks is None
         for dim in data.coords[key].dims
     }
@@ -164,10 +168,9 @@ class _Statements:
     @classmethod
     def of(cls, data: xr.DataArray, at: Mapping[str, int]) -> _Statements:
         evidence: dict[str, float] = {}
-        for key in _ADD_OFFSET:
-            numbers = (_number(value) for value in _said(data, (key,), at))
-            evidence |= {f"{key} = {number:g}": 0.0 - number for number in numbers if number is not None}
-        for key in _APPLIED:
+        for key in ADD_OFFSET_KEYS:
+            evidence |= {f"{key} = {each:g}": 0.0 - each for each in _numbers(data, (key,), at)}
+        for key in APPLIED_KEYS:
             for value in _said(data, (key,), at):
                 if _is_true(value):  # false says nothing: older products never had an offset to apply
                     evidence[f"{key} = true"] = 0.0
@@ -178,8 +181,7 @@ class _Statements:
         scale, shift = packing(data.encoding)
         if shift and scale != 1 and data.dtype.kind == "f":
             evidence[f"add_offset = {shift:g} at scale_factor = {scale:g}, applied when read"] = 0.0
-        baselines = (_number(value) for value in _said(data, _BASELINE, at))
-        return cls(evidence, frozenset(value for value in baselines if value is not None))
+        return cls(evidence, frozenset(_numbers(data, BASELINE_KEYS, at)))
 
 
 def _judge(said: _Statements, option: float | None, name: str) -> tuple[float, Check]:
@@ -244,12 +246,9 @@ def _said(data: xr.DataArray, keys: Iterable[str], at: Mapping[str, int]) -> lis
     return list({repr(value): value for value in found}.values())
 
 
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+def _numbers(data: xr.DataArray, keys: Iterable[str], at: Mapping[str, int]) -> list[float]:
+    found = map(number, _said(data, keys, at))
+    return [value for value in found if value is not None and math.isfinite(value)]
 
 
 def _is_true(value: Any) -> bool:

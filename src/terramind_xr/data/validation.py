@@ -1,22 +1,26 @@
-"""The checks of one modality and of all together. Metadata only: no pixel is read."""
+"""Refuse what would silently ruin a result: every fault of the input at once, each with its remedy.
+
+The checks of one modality and of all together. Metadata only: no pixel is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 import xarray as xr
 
-from terramind_xr.bands import Check, ModalityInput, find_inputs
-from terramind_xr.bands.inputs import is_packed_reflectance, packing
-from terramind_xr.bands.search import Names, family_of, product_of
+from terramind_xr.data.check import Check
+from terramind_xr.data.layout import ModalityInput
+from terramind_xr.data.metadata import is_packed_reflectance, packing
+from terramind_xr.data.offset import Offset, check_option, sentinel2_offset
+from terramind_xr.data.report import Report
+from terramind_xr.data.search import Names, as_dataset, family_of, find_inputs, product_of
+from terramind_xr.data.units import accepted_units, conversion, is_plain_number, same_units
+from terramind_xr.data.values import declaration
 from terramind_xr.errors import InputError
 from terramind_xr.modalities import RESOLUTION
-from terramind_xr.units import accepted_units, conversion, is_plain_number, same_units
-from terramind_xr.validate.offset import Offset, check_option, sentinel2_offset
-from terramind_xr.validate.report import Report
-from terramind_xr.values import declaration
 
 _TOLERATED, _REFUSED = 0.01, 0.05
 
@@ -27,6 +31,46 @@ class Examined(NamedTuple):
     inputs: dict[str, ModalityInput]
     offsets: dict[str, Offset]
     report: Report
+
+
+def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | None = None) -> Report:
+    """Check that data can be used as it is; reads metadata only.
+
+    Parameters
+    ----------
+    obj
+        A Dataset with a variable for each modality or for each band, or a DataArray that is called after
+        its modality, spatial dimensions (y, x) or (lat, lon), in any order.
+    modality
+        Names of the modalities to look for; None for all that the object holds. For a DataArray with
+        another name, one modality says what it is.
+
+    Returns
+    -------
+    Report
+        One row for each check (bands, product, shape, dtype, scale, units, nodata, offset, CRS,
+        resolution, alignment), each ok, warning or error with the remedy.
+
+    Raises
+    ------
+    InputError
+        The object is no xarray Dataset or DataArray. Faults of the data are in the report.
+    OptionError
+        `modality` is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dem = xr.DataArray(np.zeros((4, 4)), dims=("y", "x"), name="DEM", attrs={"units": "ft"})
+    >>> report = validate(dem)
+    >>> report.ok, [check.check for check in report.warnings]
+    (True, ['crs', 'resolution'])
+    >>> validate(dem.rename("height of something"), "S1RTC").ok
+    False
+    """
+    single = modality if isinstance(modality, str) else None
+    names = [modality] if isinstance(modality, str) else modality
+    return examine(as_dataset(obj, single), names, derived=True).report
 
 
 def examine(
@@ -95,7 +139,7 @@ def check_inputs(
     Examples
     --------
     >>> import numpy as np, xarray as xr
-    >>> from terramind_xr.bands import find_inputs
+    >>> from terramind_xr.data import find_inputs
     >>> dem = xr.Dataset({"DEM": (("y", "x"), np.zeros((4, 4)), {"units": "K"})})
     >>> report, _ = check_inputs(find_inputs(dem).inputs)
     >>> print(report.errors[0])

@@ -1,0 +1,28 @@
+"""The user's data: find modalities and bands by name, check what would ruin a result. Reads no pixel.
+
+Numbers are looked at where a block is read: see `terramind_xr.data.values`.
+"""
+
+from terramind_xr.data.check import Check
+from terramind_xr.data.layout import ModalityInput
+from terramind_xr.data.masks import Mask, match_masks
+from terramind_xr.data.offset import Offset
+from terramind_xr.data.report import Report
+from terramind_xr.data.search import as_dataset, find_inputs, lookup
+from terramind_xr.data.validation import Examined, check_inputs, examine, validate
+
+__all__ = [
+    "Check",
+    "Examined",
+    "Mask",
+    "ModalityInput",
+    "Offset",
+    "Report",
+    "as_dataset",
+    "check_inputs",
+    "examine",
+    "find_inputs",
+    "lookup",
+    "match_masks",
+    "validate",
+]

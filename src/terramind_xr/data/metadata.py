@@ -1,0 +1,80 @@
+"""What metadata say of the numbers: units, packing, no data; and the keys that tell Sentinel-2's offset."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from terramind_xr.data.units import same_units
+from terramind_xr.modalities import Modality
+
+ADD_OFFSET_KEYS = ("boa_add_offset", "BOA_ADD_OFFSET", "radio_add_offset", "RADIO_ADD_OFFSET")
+APPLIED_KEYS = ("boa_offset_applied", "earthsearch:boa_offset_applied")
+BASELINE_KEYS = ("processing_baseline", "s2:processing_baseline")
+OFFSET_KEYS = (*ADD_OFFSET_KEYS, *APPLIED_KEYS, *BASELINE_KEYS)
+"""Metadata that tell the radiometric offset of Sentinel-2; read from the dataset, too."""
+
+_REFLECTANCE_SCALE = 1e-4  # 1 / QUANTIFICATION_VALUE of Sentinel-2 products
+
+
+def units_of(data: xr.DataArray, modality: Modality) -> str | None:
+    """Unit of the numbers as they stand in memory, or None.
+
+    CF units are those of the unpacked values. Integers with an unapplied ``scale_factor`` of 0.0001 are
+    therefore digital numbers; floats that were unpacked with it are reflectance.
+    """
+    value = data.attrs.get("units")
+    if isinstance(value, list | tuple | np.ndarray):  # rioxarray gives one for each band
+        said = dict.fromkeys(str(item) for item in value if item)
+        value = next(iter(said), None) if same_units(modality, *said) else ", ".join(sorted(said))
+    text = None if value is None or not str(value).strip() else str(value).strip()
+    if modality.is_optical and is_packed_reflectance(data):
+        return "DN"
+    if modality.is_optical and text is None and data.dtype.kind == "f":
+        unpacked = packing(data.encoding)[0]
+        return "1" if math.isclose(unpacked, _REFLECTANCE_SCALE, rel_tol=1e-6) else None
+    return text
+
+
+def packing(attrs: Mapping[Any, Any]) -> tuple[float, float]:
+    """CF ``(scale_factor, add_offset)`` of attributes or encoding; (1, 0) where there are none."""
+    scale, offset = number(attrs.get("scale_factor")), number(attrs.get("add_offset"))
+    return (1.0 if scale is None else scale), (0.0 if offset is None else offset)
+
+
+def is_packed_reflectance(data: xr.DataArray) -> bool:
+    """Whether these are integers whose attributes say that they are reflectance × 10000, unapplied."""
+    scale = packing(data.attrs)[0]
+    return data.dtype.kind in "iu" and math.isclose(scale, _REFLECTANCE_SCALE, rel_tol=1e-6)
+
+
+def nodata_of(data: xr.DataArray) -> float | None:
+    """Declared value of pixels without data, as it stands in memory."""
+    keys = ("_FillValue", "nodata", "missing_value")
+    said = [number(data.attrs.get(key)) for key in keys]
+    if data.dtype.kind in "iu":  # in floats, xarray has replaced the encoded value by NaN
+        said += [number(data.encoding.get(key)) for key in keys]
+    return next((value for value in said if value is not None), None)
+
+
+def number(value: Any) -> float | None:
+    """The number that metadata hold, be it as text, or the first of several; None where it is none.
+
+    Examples
+    --------
+    >>> number("-1000"), number([0.0001, 0.0001]), number("nan"), number(True), number("none")
+    (-1000.0, 0.0001, nan, None, None)
+    """
+    if isinstance(value, list | tuple | np.ndarray) and np.size(value):
+        value = np.ravel(np.asarray(value, dtype=object))[0]
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, str, bytes)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
