@@ -16,7 +16,8 @@ import terramind_xr
 ORDER = (
     "errors", "options", "modalities", "units", "values", "tiling", "random", "bands", "validate",
     "masks", "miniature", "files", "models", "quiet", "weights", "inference", "graph", "kernels", "scene",
-    "plan", "results", "plotting", "synthetic", "window", "store", "io", "api", "accessor", "__init__",
+    "plan", "seams", "results", "plotting", "synthetic", "window", "store", "io", "api", "accessor",
+    "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
 LABELS = frozenset({"dask", "distributed", "xarray"})

@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from terramind_xr import api, plotting, store
+from terramind_xr import api, plotting, seams, store
 from terramind_xr.validate import validate
 
 
@@ -56,3 +56,4 @@ class TerramindAccessor:
     plan = _method(api.plan)
     to_zarr = _method(store.to_zarr)
     plot = _method(plotting.plot)
+    seam_index = _method(seams.seam_index)
