@@ -220,6 +220,10 @@ def test_what_cannot_be_measured_is_refused():
         seam_index(flat.to_dataset(), plan_of((300, 300)))
     with pytest.raises(InputError, match="Rename two of them"):
         seam_index(flat.rename(y="a", x="b"), plan_of((300, 300)))
+    made = flat.assign_attrs(terramind_overlap=64)
+    assert seam_index(made, plan_of((300, 300), 64)).seam > 0
+    with pytest.raises(OptionError, match=r"overlap=64, but the plan says 32.*plan\(…, overlap=64\)"):
+        seam_index(made, plan_of((300, 300), 32))
     words = xr.DataArray(np.full((300, 300), "forest"), dims=("y", "x"), name="map")
     with pytest.raises(InputError, match="'map' has dtype <U6"):
         seam_index(words, plan_of((300, 300)))

@@ -73,7 +73,7 @@ def seam_index(da: xr.DataArray, plan: Plan) -> Seams:
     InputError
         The array is no map of the size of the plan.
     OptionError
-        `da` or `plan` is something else.
+        `da` or `plan` is something else, or the map was made with another overlap.
 
     Examples
     --------
@@ -127,6 +127,12 @@ def _checked_dims(da: xr.DataArray, plan: Plan) -> tuple[str, str]:
             f"{da.name!r} has {shape[0]} × {shape[1]} pixels, but the plan is of {plan.shape[0]} × "
             f"{plan.shape[1]}. The tiles of a crop cannot be placed: give the whole map, and the plan of the "
             "scene that it was made from."
+        )
+    overlap = da.attrs.get("terramind_overlap", plan.overlap)
+    if overlap != plan.overlap:
+        raise OptionError(
+            f"{da.name!r} was made with overlap={overlap}, but the plan says {plan.overlap}, which puts the "
+            f"tiles elsewhere. Plan as it was made: ds.terramind.plan(…, overlap={overlap})."
         )
     return dims
 
