@@ -15,7 +15,7 @@ import terramind_xr
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
     "errors", "options", "modalities", "crs", "grid", "data", "random", "miniature", "files", "models",
-    "quiet", "weights", "inference", "engine", "kernels", "scene", "plan", "results", "plotting",
+    "quiet", "weights", "inference", "engine", "kernels", "scene", "plan", "seams", "results", "plotting",
     "synthetic", "io", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})

@@ -21,6 +21,7 @@ from terramind_xr.models import models
 from terramind_xr.options import set_options
 from terramind_xr.plan import Plan
 from terramind_xr.plotting import plot
+from terramind_xr.seams import Seams, seam_index
 
 __version__ = _version("terramind_xr")
 
@@ -30,6 +31,7 @@ __all__ = [
     "OptionError",
     "Plan",
     "Report",
+    "Seams",
     "TerramindError",
     "TerramindWarning",
     "WeightsError",
@@ -41,6 +43,7 @@ __all__ = [
     "open_rasters",
     "plan",
     "plot",
+    "seam_index",
     "set_options",
     "synthetic",
     "to_zarr",

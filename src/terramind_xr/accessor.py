@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from terramind_xr import api, plotting
+from terramind_xr import api, plotting, seams
 from terramind_xr.data import validate
 from terramind_xr.engine import store
 
@@ -57,3 +57,4 @@ class TerramindAccessor:
     plan = _method(api.plan)
     to_zarr = _method(store.to_zarr)
     plot = _method(plotting.plot)
+    seam_index = _method(seams.seam_index)

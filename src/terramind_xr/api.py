@@ -230,6 +230,7 @@ def plan(
         inputs=tuple(call.scene.inputs),
         outputs=call.outputs,
         shape=call.scene.shape,
+        overlap=call.tiling.y.overlap,
         block_shape=(call.tiling.y.chunk, call.tiling.x.chunk),
         batch_size=batch_size,
         **estimate(call.sources, call.kernel, call.tiling, call.scene.extra_shape, batch_size),

@@ -24,6 +24,8 @@ class Plan:
         Places along extra dims such as time, each a scene of its own.
     tiles, blocks
         Tiles run by the model, and blocks (tasks) that run them; tiles without valid pixels are skipped.
+    overlap
+        Pixels that neighbouring tiles share.
     block_shape
         Rows and columns of an output chunk, in pixels.
     batch_size
@@ -48,6 +50,7 @@ class Plan:
     scenes: int
     tiles: int
     blocks: int
+    overlap: int
     block_shape: tuple[int, int]
     batch_size: int
     bytes_read: int
