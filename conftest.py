@@ -1,6 +1,7 @@
 """The Python blocks of README.md and docs/ are tests: they run as written, in a folder with a scene."""
 
 import dataclasses
+import doctest
 import os
 import tempfile
 
@@ -40,7 +41,7 @@ def leave_it(namespace):
 
 
 pages = Sybil(
-    parsers=[PythonCodeBlockParser()],
+    parsers=[PythonCodeBlockParser(doctest_optionflags=doctest.ELLIPSIS)],
     patterns=["README.md", "docs/*.md"],
     setup=enter_folder_with_a_scene,
     teardown=leave_it,
