@@ -61,7 +61,7 @@ def draw(pictures: dict[str, xr.DataArray], path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(pictures), figsize=(7 * len(pictures), 6), layout="constrained")
+    figure, axes = plt.subplots(1, len(pictures), figsize=(7 * len(pictures), 6), layout="compressed")
     for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
         picture.terramind.plot(ax=ax)
         ax.set_title(title)

@@ -42,7 +42,7 @@ def test_a_map_a_picture_and_areas(tmp_path, own_file):
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
 
-    lulc = xr.open_zarr(tmp_path / "out/lulc.zarr", decode_coords="all")["LULC"]
+    lulc = xr.open_zarr(tmp_path / "out/lulc.zarr")["LULC"]
     assert lulc.shape == (300, 300)
     assert lulc.rio.crs.is_projected
     assert matplotlib.image.imread(tmp_path / "out/lulc.png").ndim == 3

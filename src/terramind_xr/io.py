@@ -1,4 +1,4 @@
-"""Read rasters and write results."""
+"""Rasters as datasets, with their bands named."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def open_rasters(paths: Mapping[str, str | PathLike[str]], chunks: Chunks = 512)
     paths
         File (GeoTIFF or whatever rasterio reads) by modality, all on one grid.
     chunks
-        Chunk size in pixels, ``"auto"``, or sizes by dimension, as rioxarray takes them; None leaves the
-        arrays lazily indexed without dask.
+        Chunk size in pixels, ``"auto"``, or sizes by dimension, as rioxarray takes them. None leaves the
+        arrays lazily indexed, without dask.
 
     Returns
     -------
     xarray.Dataset
-        A variable for each modality, as stored (nothing masked or scaled): (y, x) for DEM, LULC and NDVI,
-        (band, y, x) for the others. The band dimension is called ``band``, or ``band_<modality>`` where
+        It has a variable for each modality, as stored (nothing masked or scaled): (y, x) for DEM, LULC and
+        NDVI, (band, y, x) for the others. The band dimension is called ``band``, or ``band_<modality>`` where
         several modalities have one: a dataset cannot hold two coordinates of one name. The attribute
         ``band_names`` of a variable is ``"file"`` where the file's own descriptions name the bands, in
         any order and with others among them, and ``"declared"`` where it has no names and the modality

@@ -10,20 +10,23 @@ import dask.utils
 
 @dataclass(frozen=True)
 class Plan:
-    """Work, traffic and memory of one call.
+    """What a call of `generate` will do: its work, traffic and memory.
+
+    Bytes are those of uncompressed arrays. In a notebook it shows as a table.
 
     Parameters
     ----------
     model
         Name of the model.
     inputs, outputs
-        Modalities read and generated.
+        Modalities that are read and generated.
     shape
         Rows and columns of the scene, in pixels.
     scenes
         Places along extra dims such as time, each a scene of its own.
     tiles, blocks
-        Tiles run by the model, and blocks (tasks) that run them; tiles without valid pixels are skipped.
+        Tiles that the model runs, and the blocks (tasks) that they are run in. Tiles without a valid pixel
+        are counted, and skipped when their block is computed.
     overlap
         Pixels that neighbouring tiles share.
     block_shape
@@ -31,10 +34,10 @@ class Plan:
     batch_size
         Tiles to one run of the model.
     bytes_read, bytes_written
-        Uncompressed.
+        Traffic of the whole call.
     block_memory
-        Host memory of one block at work, in bytes, besides the model: multiply by the number of blocks at
-        work at a time (threads, or workers).
+        Host memory of one block at work, in bytes, besides the model. Multiply it by the number of blocks
+        that are worked on at a time (threads, or workers).
     margin_memory
         Host memory of one row of margins that wait for their neighbours, in bytes: in each scene of those
         that read the same chunks, which `to_zarr` works on side by side.

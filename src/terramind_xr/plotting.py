@@ -60,14 +60,14 @@ def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
     ----------
     da
         One modality, dims (y, x), or with one more dimension of named bands, in any order. Spatial dims
-        may have any name that `generate` accepts. Which modality it is says ``da.attrs["modality"]``,
-        else ``da.name``.
+        may have any name that `generate` accepts. The attribute ``modality`` says which one it is, or else
+        the name of the array.
     ax
         Where to draw; by default a new figure, which legend and labels fit into. Make a figure of your
         own with ``layout="compressed"``, so that they fit into it as well.
     **options
-        Handed to :meth:`matplotlib.axes.Axes.imshow` (``cmap``, ``vmin``, ``vmax``, ``alpha``, …); in
-        true colour, `vmin` and `vmax` are the values shown black and white.
+        They are handed to :meth:`matplotlib.axes.Axes.imshow` (``cmap``, ``vmin``, ``vmax``, ``alpha``, …).
+        In true colour, `vmin` and `vmax` are the values shown black and white.
 
     Returns
     -------

@@ -17,6 +17,8 @@ _COLORS = {"error": "#c4281b", "warning": "#b7791f", "ok": "#2f855a"}
 class Report:
     """What was checked, what was found, and the remedies.
 
+    Printed, it is a list with errors first; in a notebook, a table.
+
     Parameters
     ----------
     checks

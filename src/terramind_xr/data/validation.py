@@ -34,15 +34,17 @@ class Examined(NamedTuple):
 
 
 def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | None = None) -> Report:
-    """Check that data can be used as it is; reads metadata only.
+    """Check that data can be used as it is.
+
+    Only metadata is read. What the pixels alone show is checked by each block while the model runs.
 
     Parameters
     ----------
     obj
         A Dataset with a variable for each modality or for each band, or a DataArray that is called after
-        its modality, spatial dimensions (y, x) or (lat, lon), in any order.
+        its modality. Dimensions stand in any order; the spatial ones are called (y, x) or (lat, lon).
     modality
-        Names of the modalities to look for; None for all that the object holds. For a DataArray with
+        Names of the modalities to look for, or None for all that the object holds. For a DataArray with
         another name, one modality says what it is.
 
     Returns
@@ -56,7 +58,7 @@ def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | Non
     InputError
         The object is no xarray Dataset or DataArray. Faults of the data are in the report.
     OptionError
-        `modality` is unknown.
+        The modality is unknown.
 
     Examples
     --------

@@ -39,7 +39,7 @@ _PACKING = frozenset(
 def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
     """Compute a lazy object, write it to a new Zarr store (format 3) block by block, and open that.
 
-    Runs on dask's scheduler in force: threads of this process, or the cluster of a
+    It runs on dask's scheduler in force: threads of this process, or the cluster of a
     ``dask.distributed.Client``. Blocks are worked on in a window that moves over the scene, so that peak
     memory depends on the size of a block, the number of threads, one row of margins, and the input chunks
     that a row of blocks touches; `plan` gives the numbers. Chunks of unequal size are cut anew, to the
@@ -50,9 +50,9 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
     Parameters
     ----------
     obj
-        Any dask-backed Dataset or DataArray, e.g. a result of `generate` or what was derived from it.
+        Any dask-backed Dataset or DataArray, such as a result of `generate` or what was derived from it.
     store
-        Path, URL or Zarr store. It must not hold data yet.
+        Path, URL or Zarr store that holds no data yet.
     progress
         Whether to show a progress bar; a cluster shows its own, on the dashboard.
 
@@ -64,7 +64,7 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
     Raises
     ------
     OptionError
-        If the store holds data; nothing in it is touched.
+        The store holds data, or is no store. Nothing in it is touched.
 
     Examples
     --------
