@@ -15,7 +15,7 @@ import terramind_xr
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
     "errors", "options", "modalities", "units", "values", "tiling", "random", "bands", "validate",
-    "masks", "miniature", "files", "models", "quiet", "weights", "inference", "graph", "kernels", "scene",
+    "masks", "miniature", "files", "models", "quiet", "weights", "model", "graph", "kernels", "scene",
     "plan", "results", "plotting", "synthetic", "window", "store", "io", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
@@ -24,7 +24,7 @@ NEVER = {
     "graph": TORCH,
     "tiling": TORCH,
     "validate": TORCH,
-    "inference": LABELS,
+    "model": LABELS,
     "models": LABELS,
     "files": LABELS,
 }
@@ -104,7 +104,7 @@ def test_imports_point_one_way(path):
         ("models", 0, "class A:\n    from torch import nn"),
         ("models", 0, "try:\n    import terratorch.registry\nexcept ImportError:\n    pass"),
         ("models", 0, "def f():\n    import dask.array"),
-        ("inference", 0, "import xarray as xr"),
+        ("model", 1, "import xarray as xr"),
         ("graph", 0, "def f():\n    import torch"),
         ("validate", 0, "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
     ],

@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from terramind_xr.bands.grid import crs_of, is_geographic
-from terramind_xr.inference import Sampling
 from terramind_xr.modalities import lulc_classes, modalities
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.sampling import Sampling
 from terramind_xr.models import Recipe
 
 
@@ -114,7 +115,7 @@ def _layer(name: str, band_dim: str, probabilities: bool) -> tuple[tuple[str, ..
     return ((band_dim,), {band_dim: list(bands)}) if len(bands) > 1 else ((), {})
 
 
-def provenance(recipe: Recipe, sampling: Sampling, **more: Any) -> dict[str, Any]:
+def provenance(recipe: Recipe, sampling: Sampling, execution: Execution, **more: Any) -> dict[str, Any]:
     """Attributes that say how a result was made: enough to make it again, flat, for netCDF and Zarr."""
     attrs: dict[str, Any] = {
         "terramind_model": recipe.name,
@@ -124,7 +125,7 @@ def provenance(recipe: Recipe, sampling: Sampling, **more: Any) -> dict[str, Any
         "terramind_temperature": float(sampling.temperature),
         "terramind_diffusion_steps": sampling.diffusion_steps,
         "terramind_clamp": sampling.clamp or "none",
-        "terramind_precision": sampling.precision,
+        "terramind_precision": execution.precision,
         "terramind_xr_version": importlib.metadata.version("terramind_xr"),
         "terratorch_version": importlib.metadata.version("terratorch"),
         "torch_version": importlib.metadata.version("torch"),
