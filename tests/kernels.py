@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from terramind_xr.graph import Output
+from terramind_xr.engine import Field, Layer, Output
+from terramind_xr.engine.tiling import Tiling
 from terramind_xr.random import Stream
-from terramind_xr.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,16 @@ class TrivialKernel:
     fill: float = -9.0
 
     @property
+    def fields(self):
+        return (Field(self.bands),)
+
+    @property
     def outputs(self):
-        return (Output("first", self.bands, (self.bands,), "float32"), Output("map", self.bands, (), "int16"))
+        return (Output("first", 0, (self.bands,), "float32"), Output("map", 0, (), "int16"))
 
     def load(self, regions):
-        arrays = [np.nan_to_num(region.astype(np.float32)) for region in regions]
-        return arrays, [~np.isnan(region.astype(np.float32)).any(axis=0) for region in regions]
+        regions = [region.astype(np.float32) for region in regions]
+        return [Layer(np.nan_to_num(region), ~np.isnan(region).any(axis=0)) for region in regions]
 
     def run(self, pixels, valid, places):
         first = pixels[0]
@@ -41,7 +45,7 @@ class TrivialKernel:
             )
         else:
             raise ValueError(self.kind)
-        return [predicted.astype(np.float32)] * 2
+        return [predicted.astype(np.float32)]
 
     def finish(self, index, blended, valid):
         if index == 0:
@@ -57,9 +61,10 @@ def oracle(kernel, arrays, *, overlap):
         np.pad(a, ((0, 0), (0, tiling.y.padded - height), (0, tiling.x.padded - width)), mode="reflect")
         for a in arrays
     ]
-    pixels, valid = kernel.load(padded)
+    layers = kernel.load(padded)
+    pixels, valid = [layer.values for layer in layers], [layer.valid for layer in layers]
     any_valid = np.logical_or.reduce(valid)
-    channels = kernel.outputs[0].channels
+    channels = kernel.fields[0].channels
     total = np.zeros((channels, tiling.y.padded, tiling.x.padded))
     for y in tiling.y.starts:
         for x in tiling.x.starts:

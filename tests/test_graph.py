@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import TrivialKernel, oracle
-from terramind_xr.graph import Source, map_tiles
-from terramind_xr.plan import estimate
-from terramind_xr.tiling import Tiling
-from terramind_xr.window import in_order, in_sequence, in_window
+from terramind_xr.engine.cost import estimate
+from terramind_xr.engine.graph import Source, map_tiles
+from terramind_xr.engine.order import in_order, in_sequence, in_window
+from terramind_xr.engine.tiling import Tiling
 
 OVERLAPS = st.sampled_from(range(0, 113, 16))
 

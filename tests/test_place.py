@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import terramind_xr
 from scenes import plain, split
 from terramind_xr.bands import find_inputs
-from terramind_xr.bands.grid import crs_of
+from terramind_xr.grid import Grid
+from terramind_xr.kernels import modality_output
 from terramind_xr.results import label
 from terramind_xr.validate import validate
 
@@ -28,7 +29,8 @@ def result_of(data, name="LULC", **options):
     spatial = (each.y_dim, each.x_dim)
     shape = [each.data.sizes[dim] for dim in (*extra, *spatial)]
     values = np.ones(shape, "uint8")
-    return label(name, values, each.data, spatial=spatial, extra=extra, attrs={}, **options)
+    described = modality_output(name, 0)
+    return label(described, values, each.data, spatial=spatial, extra=extra, attrs={}, **options)
 
 
 def stac(**coords):
@@ -68,13 +70,14 @@ def test_the_crs_is_found_and_written_wherever_it_is_said(where, tmp_path):
 
 def test_what_is_said_of_the_crs_must_agree_and_be_readable():
     two = stac().expand_dims(time=2).assign_coords(epsg=("time", [32632, 32633]))
-    with pytest.raises(ValueError, match="EPSG:32632, EPSG:32633"):
-        crs_of(two)
+    assert Grid.of(two).crs is None
+    assert "EPSG:32632, EPSG:32633" in Grid.of(two).crs_fault
     for data in (two, stac().assign_attrs(crs="EPSG:nonsense"), stac(epsg=1)):
         assert [check.check for check in validate(data).errors] == ["crs"]
-    assert crs_of(stac()) is None
-    assert crs_of(stac(epsg=np.nan)) is None
-    assert crs_of(stac(epsg=32633).rio.write_crs(32632)).to_epsg() == 32632  # the grid mapping counts first
+    assert Grid.of(stac()).crs is None
+    assert Grid.of(stac(epsg=np.nan)).crs is None
+    # the grid mapping counts first
+    assert Grid.of(stac(epsg=32633).rio.write_crs(32632)).crs.to_epsg() == 32632
 
 
 def stored(result, folder):

@@ -26,10 +26,10 @@ from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 from kernels import TrivialKernel
 from scenes import axes
+from terramind_xr.engine.graph import Source, map_tiles
+from terramind_xr.engine.store import to_zarr
+from terramind_xr.engine.tiling import Tiling
 from terramind_xr.errors import OptionError
-from terramind_xr.graph import Source, map_tiles
-from terramind_xr.store import to_zarr
-from terramind_xr.tiling import Tiling
 
 
 def raster(values, chunks=None, name="map"):
@@ -106,9 +106,9 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import dask, dask.array as da, xarray as xr
-from terramind_xr.graph import Source, map_tiles
-from terramind_xr.store import to_zarr
-from terramind_xr.tiling import Tiling
+from terramind_xr.engine.graph import Source, map_tiles
+from terramind_xr.engine.store import to_zarr
+from terramind_xr.engine.tiling import Tiling
 
 def wait(block, block_info=None):
     while block_info[0]["chunk-location"] == (2, 1) and not Path(sys.argv[1], "never").exists():

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from terramind_xr.engine.tiling import WEIGHT_ONE, AxisTiling, Tiling
 from terramind_xr.errors import OptionError
-from terramind_xr.tiling import WEIGHT_ONE, AxisTiling, Tiling
 
 axes = st.builds(
     AxisTiling,

@@ -10,6 +10,7 @@ from importlib.metadata import version as _version
 from terramind_xr import accessor as accessor
 from terramind_xr import synthetic
 from terramind_xr.api import generate, plan
+from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
 from terramind_xr.io import open_rasters
 
@@ -19,7 +20,6 @@ from terramind_xr.models import models
 from terramind_xr.options import set_options
 from terramind_xr.plan import Plan
 from terramind_xr.plotting import plot
-from terramind_xr.store import to_zarr
 from terramind_xr.validate import Check, Report, validate
 
 __version__ = _version("terramind_xr")

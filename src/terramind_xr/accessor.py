@@ -9,7 +9,8 @@ from typing import Any
 
 import xarray as xr
 
-from terramind_xr import api, plotting, store
+from terramind_xr import api, plotting
+from terramind_xr.engine import store
 from terramind_xr.validate import validate
 
 

@@ -14,19 +14,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from terramind_xr.bands import lookup
+from terramind_xr.engine import Output, Source, Tiling, map_tiles
+from terramind_xr.engine.cost import estimate
 from terramind_xr.errors import OptionError, warn
-from terramind_xr.graph import Source, map_tiles
 from terramind_xr.kernels import GenerateKernel
 from terramind_xr.masks import Mask
-from terramind_xr.modalities import band_dims, modalities
+from terramind_xr.modalities import modalities
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.sampling import Sampling, is_whole
 from terramind_xr.models import describe, find, readable, writable
 from terramind_xr.options import Precision, get_options
-from terramind_xr.plan import Plan, estimate
+from terramind_xr.plan import Plan
 from terramind_xr.results import label, provenance
 from terramind_xr.scene import Inputs, Scene
-from terramind_xr.tiling import Tiling
 from terramind_xr.validate import Offset
 
 ModelName = str | os.PathLike[str] | None
@@ -157,7 +157,10 @@ def generate(
         # The data is in this process already: a cluster's client is not asked.
         arrays = dask.compute(*arrays, scheduler="threads")
         _warn_if_empty(arrays)
-    results = {name: call.label(name, array) for name, array in zip(call.outputs, arrays, strict=True)}
+    results = {
+        output.name: call.label(output, array)
+        for output, array in zip(call.kernel.outputs, arrays, strict=True)
+    }
     return results[outputs] if isinstance(outputs, str) else xr.Dataset(results)
 
 
@@ -249,7 +252,7 @@ class _Call:
     tiling: Tiling
     batch_size: int
 
-    def label(self, name: str, array: da.Array) -> xr.DataArray:
+    def label(self, output: Output, array: da.Array) -> xr.DataArray:
         given = self.scene.given
         attrs = provenance(
             self.kernel.recipe,
@@ -264,17 +267,13 @@ class _Call:
         )
         if not all(each.check for each in self.kernel.inputs):
             attrs["terramind_check_values"] = "off"
-        if modalities[name].is_optical:
-            attrs["boa_add_offset"] = -self.kernel.offset
         return label(
-            name,
+            output,
             self.scene.as_given(array),
             given.data,
             spatial=(given.y_dim, given.x_dim),
             extra=self.scene.extra,
             attrs=attrs,
-            band_dim=band_dims(self.outputs).get(name, "band"),
-            probabilities=self.kernel.probabilities and name == "LULC",
         )
 
 

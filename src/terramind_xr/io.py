@@ -10,9 +10,9 @@ from typing import Literal
 import xarray as xr
 
 from terramind_xr.bands import lookup
-from terramind_xr.bands.grid import difference
 from terramind_xr.bands.labels import best_labels
 from terramind_xr.errors import InputError, OptionError
+from terramind_xr.grid import Grid
 from terramind_xr.modalities import Modality, band_dims
 
 Chunks = int | Literal["auto"] | Mapping[str, int] | None
@@ -72,7 +72,7 @@ def open_rasters(paths: Mapping[str, str | PathLike[str]], chunks: Chunks = 512)
             faults += error.faults
     first = next(iter(opened), "")
     for name, data in opened.items():
-        how = difference(data, ("y", "x"), opened[first], ("y", "x"))
+        how = Grid.of(data).same_as(Grid.of(opened[first]))
         if how is not None:
             faults.append(
                 f"{name}: {paths[name]} lies on another grid than {first} ({how}); expected one grid. "

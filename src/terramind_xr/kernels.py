@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.graph import Output
-from terramind_xr.modalities import PATCH, lulc_classes, modalities
+from terramind_xr.engine import Field, Layer, Output
+from terramind_xr.modalities import PATCH, band_dims, lulc_classes, modalities
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution
@@ -105,23 +105,28 @@ class GenerateKernel:
     offset: float = 0.0
 
     @property
+    def fields(self) -> tuple[Field, ...]:
+        """One for each target: its bands, or the probabilities of land-cover classes."""
+        return tuple(
+            Field(len(lulc_classes) if name == "LULC" else len(modalities[name].bands))
+            for name in self.targets
+        )
+
+    @property
     def outputs(self) -> tuple[Output, ...]:
         """One for each target."""
-        return tuple(self._output(name) for name in self.targets)
+        bands = band_dims(self.targets)
+        return tuple(
+            probabilities_output(index)
+            if name == "LULC" and self.probabilities
+            else modality_output(name, index, bands.get(name, "band"), self.offset)
+            for index, name in enumerate(self.targets)
+        )
 
-    def _output(self, name: str) -> Output:
-        if name == "LULC":
-            classes = len(lulc_classes)
-            if self.probabilities:
-                return Output(name, classes, (classes,), "float32")
-            return Output(name, classes, (), "uint8")
-        bands = len(modalities[name].bands)
-        return Output(name, bands, (bands,) if bands > 1 else (), modalities[name].dtype)
-
-    def load(self, regions: list[NDArray[Any]]) -> tuple[list[NDArray[np.float32]], list[Mask]]:
+    def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
         """Standardised inputs, 0 (the band's mean) where not valid."""
         queue = iter(regions)
-        arrays, masks = [], []
+        layers = []
         for each in self.inputs:
             raw = next(queue)
             values, valid = each.read(raw, next(queue) if each.offset is None else None)
@@ -132,9 +137,8 @@ class GenerateKernel:
             values = standardize(modalities[each.name], values)
             if not valid.all():
                 values[:, ~valid] = 0
-            arrays.append(values)
-            masks.append(valid)
-        return arrays, masks
+            layers.append(Layer(values, valid))
+        return layers
 
     def run(
         self, pixels: list[NDArray[np.float32]], valid: list[Mask], places: NDArray[np.int64]
@@ -152,18 +156,43 @@ class GenerateKernel:
     def finish(self, index: int, blended: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
         """Maps in physical units; NaN, or class 0, where no input is valid."""
         name = self.targets[index]
-        output = self.outputs[index]
         if name == "LULC" and not self.probabilities:
             codes = blended.argmax(axis=0).astype(np.uint8)
             return np.where(valid, codes, np.uint8(0))
-        values = blended.astype(output.dtype)
+        values = blended.astype(np.float32)
         if modalities[name].is_optical:
             values += np.float32(self.offset)
         limits = modalities[name].limits
         if limits is not None:
             values = values.clip(*limits)
         values[:, ~valid] = np.nan
-        return values if output.pixel else values[0]
+        return values if len(values) > 1 else values[0]
+
+
+def modality_output(name: str, field: int, band_dim: str = "band", offset: float = 0.0) -> Output:
+    """Describe an array of a modality: codes of LULC, physical units of the others."""
+    modality = modalities[name]
+    banded = len(modality.bands) > 1
+    attrs = {**modality.attributes, "modality": name}
+    return Output(
+        name,
+        field,
+        pixel=(len(modality.bands),) if banded else (),
+        dtype=modality.dtype,
+        dims=(band_dim,) if banded else (),
+        coords={band_dim: list(modality.band_names)} if banded else {},
+        attrs={**attrs, "boa_add_offset": -offset} if modality.is_optical else attrs,
+    )
+
+
+def probabilities_output(field: int) -> Output:
+    """Describe the probabilities of the land-cover classes."""
+    names = [each.name for each in lulc_classes]
+    attrs = {**modalities["LULC"].attributes, "modality": "LULC"}
+    attrs["long_name"] = "probability of each land-cover class"
+    del attrs["standard_name"]
+    dim = "lulc_class"
+    return Output("LULC", field, (len(names),), "float32", (dim,), {dim: names}, attrs)
 
 
 def _patches(valid: Mask) -> Mask:

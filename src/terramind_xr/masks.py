@@ -10,9 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from terramind_xr.bands import ModalityInput
-from terramind_xr.bands.grid import crs_of, spatial_dims
 from terramind_xr.bands.labels import band_dim
 from terramind_xr.errors import InputError
+from terramind_xr.grid import Axis, Grid
 
 Mask = xr.DataArray | Mapping[str, xr.DataArray] | None
 
@@ -69,7 +69,7 @@ def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
             f"{title}: found {mask.dtype}, expected booleans (True is not used). Convert it: mask > 0, or "
             "mask.astype(bool)."
         )
-    spatial = (given.y_dim, given.x_dim)
+    spatial = given.grid.dims
     layers = band_dim(mask, spatial)
     if layers is not None and mask.sizes[layers] == 1:
         mask = mask.isel({layers: 0}, drop=True)
@@ -78,7 +78,8 @@ def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
             f"{title}: found {mask.sizes[layers]} layers along {layers!r}, expected one for all bands. "
             f"Put them together: mask.any({layers!r})."
         )
-    if spatial_dims(mask) != spatial:
+    grid = Grid.find(mask)
+    if grid is None or grid.dims != spatial:
         raise InputError(
             f"{title}: found dims {tuple(map(str, mask.dims))}, expected those of the grid of {name}, "
             f"{spatial}. Rename them, or resample the mask to the grid of the data."
@@ -90,32 +91,25 @@ def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
                 f"{tuple(str(each) for each in given.data.dims if each != 'band')}. "
                 f"Select one, mask.isel({dim}=0), or put them together, mask.any({str(dim)!r})."
             )
-    _same_crs(mask, given, title)
+    here, there = given.grid.crs, grid.crs  # one that cannot be read is None, and a finding of its own
+    if here is not None and there is not None and here != there:
+        raise InputError(
+            f"{title}: found CRS {there}, expected {here}, that of {name}. Resample it: "
+            "mask.rio.reproject_match(data)."
+        )
     # Indexing what is lazily indexed by arrays would read it; and nothing is read at the call.
     if not mask.variable._in_memory and mask.chunks is None:
         mask = mask.chunk("auto")
     for dim in mask.dims:
-        places = _places(mask, given.data, str(dim), title, is_spatial=dim in spatial)
+        places = _places(mask, given.data, str(dim), title, given.grid.axes.get(str(dim)))
         mask = mask.isel({dim: _as_slice(places)})
     return mask
 
 
-def _same_crs(mask: xr.DataArray, given: ModalityInput, title: str) -> None:
-    try:
-        here, there = crs_of(given.data), crs_of(mask)
-    except ValueError:  # a CRS that cannot be read is a finding of its own
-        return
-    if here is not None and there is not None and here != there:
-        raise InputError(
-            f"{title}: found CRS {there}, expected {here}, that of {given.title}. Resample it: "
-            "mask.rio.reproject_match(data)."
-        )
-
-
 def _places(
-    mask: xr.DataArray, data: xr.DataArray, dim: str, title: str, *, is_spatial: bool
+    mask: xr.DataArray, data: xr.DataArray, dim: str, title: str, axis: Axis | None
 ) -> NDArray[np.intp]:
-    """Where along `dim` the mask holds each place of the data."""
+    """Where along `dim` the mask holds each place of the data; `axis` is that of a spatial dim."""
     wanted, size, found = dim in data.coords, data.sizes[dim], dim in mask.coords
     if wanted != found:
         raise InputError(
@@ -135,12 +129,15 @@ def _places(
         raise InputError(
             f"{title}: coordinates along {dim!r} occur twice; expected each once. Select one of each."
         )
-    places = _nearest(here, there) if is_spatial and there.dtype.kind in "iuf" else there.get_indexer(here)
+    if axis is not None and there.dtype.kind in "iuf":
+        places = _nearest(here, there, axis.tolerance)
+    else:
+        places = there.get_indexer(here)
     missing = here[places < 0]
     if len(missing):
         raise InputError(
             f"{title}: found no {dim} {_listed(missing)} (it has {there[0]} to {there[-1]}), expected every "
-            f"one of the grid of the data. {_REMEDY_GRID if is_spatial else _REMEDY_DATES}"
+            f"one of the grid of the data. {_REMEDY_DATES if axis is None else _REMEDY_GRID}"
         )
     return np.asarray(places)
 
@@ -151,12 +148,9 @@ _REMEDY_GRID = (
 _REMEDY_DATES = "Add what is missing, or select the dates of the data that have a mask."
 
 
-def _nearest(here: pd.Index, there: pd.Index) -> NDArray[np.intp]:
-    """Places of the nearest coordinates within a hundredth of a pixel; -1 where there are none."""
+def _nearest(here: pd.Index, there: pd.Index, tolerance: float) -> NDArray[np.intp]:
+    """Places of the nearest coordinates within the tolerance; -1 where there are none."""
     values = np.asarray(here, dtype=np.float64)
-    pixel = abs(values[-1] - values[0]) / max(len(values) - 1, 1)
-    # As `bands.grid.difference`: coordinates of one grid differ in the last bits.
-    tolerance = max(0.01 * pixel, 1e-9 * float(np.max(np.abs(values))))
     order = np.argsort(np.asarray(there))
     places = pd.Index(np.asarray(there, dtype=np.float64)[order]).get_indexer(
         values, method="nearest", tolerance=tolerance

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from terramind_xr.bands.grid import axis_values, ground_resolution, spatial_dims
 from terramind_xr.errors import OptionError
+from terramind_xr.grid import Axis, Grid
 from terramind_xr.modalities import RESOLUTION, Modality, lulc_classes, modalities
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
     ['water', 'trees', 'built']
     """
     modality = _modality_of(da)
-    y_dim, x_dim = _checked_dims(da)
-    layer = _select_bands(da, modality, y_dim, x_dim)
-    picture = _compute(layer, modality, y_dim, x_dim)
+    grid = _checked_grid(da)
+    layer = _select_bands(da, modality, grid.dims)
+    picture = _compute(layer, modality, grid)
     if ax is None:
         import matplotlib.pyplot as plt
 
@@ -106,7 +106,7 @@ def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
     else:
         label = _layer_label(layer, modality)
         _draw_continuous(ax, picture, modality, label, options)
-    _dress(ax, layer, modality, y_dim, x_dim)
+    _dress(ax, layer, modality, grid)
     return ax
 
 
@@ -126,13 +126,13 @@ def _modality_of(da: xr.DataArray) -> Modality:
     )
 
 
-def _checked_dims(da: xr.DataArray) -> tuple[str, str]:
-    """Names of the row and the column dimension."""
+def _checked_grid(da: xr.DataArray) -> Grid:
+    """Grid of an array that can be drawn."""
     if 0 in da.shape:
         raise OptionError(f"plot: {da.name!r} is empty ({dict(da.sizes)}). Widen the selection.")
     if da.ndim < 2:
         raise OptionError(f"plot: {da.name!r} has dims {da.dims}, but a picture needs rows and columns.")
-    found = spatial_dims(da)
+    found = Grid.find(da)
     if found is None:
         rows, columns = da.dims[-2:]
         raise OptionError(
@@ -142,12 +142,12 @@ def _checked_dims(da: xr.DataArray) -> tuple[str, str]:
     return found
 
 
-def _select_bands(da: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) -> xr.DataArray:
+def _select_bands(da: xr.DataArray, modality: Modality, spatial: tuple[str, str]) -> xr.DataArray:
     """The layer that is drawn, (y, x), or (y, x, colour) in the order red, green, blue."""
-    da = da.squeeze([dim for dim in da.dims if dim not in (y_dim, x_dim) and da.sizes[dim] == 1])
+    da = da.squeeze([dim for dim in da.dims if dim not in spatial and da.sizes[dim] == 1])
     wanted = _SHOWN_BANDS.get(modality.name, ())
     unresolved = []
-    for dim in (dim for dim in da.dims if dim not in (y_dim, x_dim)):
+    for dim in (dim for dim in da.dims if dim not in spatial):
         labels = [str(label).lower() for label in da[dim].values]
         where = {
             str(band.common_name or band.name).lower(): position
@@ -167,43 +167,35 @@ def _select_bands(da: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) 
             f"plot draws one picture, but {da.name!r} has {da.sizes[dim]} layers along {dim!r}. "
             f"Pick one: da.isel({dim}=0){bands if wanted else ''}."
         )
-    return da.transpose(y_dim, x_dim, ...)
+    return da.transpose(*spatial, ...)
 
 
-def _compute(layer: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) -> _Picture:
+def _compute(layer: xr.DataArray, modality: Modality, grid: Grid) -> _Picture:
     """Every n-th pixel of a layer, and the place of the outer pixel edges."""
-    step = math.ceil(max(layer.sizes[y_dim], layer.sizes[x_dim]) / LARGEST_SIDE)
-    thinned = layer.isel({y_dim: slice(None, None, step), x_dim: slice(None, None, step)})
+    step = math.ceil(max(grid.shape) / LARGEST_SIDE)
+    thinned = layer.isel(dict.fromkeys(grid.dims, slice(None, None, step)))
     values = thinned.values.astype(np.float32)
     fill = layer.attrs.get("_FillValue", layer.encoding.get("_FillValue", modality.nodata))
     blank = ~np.isfinite(values)
     colours = tuple(range(2, values.ndim))
     values[blank.any(axis=colours) | (values == fill).all(axis=colours)] = np.nan
 
-    top, row = _edge_and_spacing(layer, y_dim)
-    left, column = _edge_and_spacing(layer, x_dim)
+    top, row = _edge_and_spacing(grid.y)
+    left, column = _edge_and_spacing(grid.x)
     rows, columns = values.shape[:2]
     extent = (left, left + columns * step * column, top + rows * step * row, top)
-    height, width = _pixel_size(layer, y_dim, x_dim)
+    # A broken CRS must not keep its owner from looking at the data: pixels then have the usual size.
+    height, width = grid.ground_resolution or (RESOLUTION, RESOLUTION)
     metres = (math.copysign(height, row) * step, math.copysign(width, column) * step)
     return _Picture(values, extent, metres)
 
 
-def _edge_and_spacing(layer: xr.DataArray, dim: str) -> tuple[float, float]:
+def _edge_and_spacing(axis: Axis) -> tuple[float, float]:
     """Outer edge of the first pixel and distance of pixels, in units of the coordinate."""
-    centres = axis_values(layer, dim)
-    if centres is None:  # rows and columns are counted
+    if axis.centres is None:  # rows and columns are counted
         return -0.5, 1.0
-    spacing = float(centres[-1] - centres[0]) / (centres.size - 1) if centres.size > 1 else 1.0
-    return float(centres[0]) - spacing / 2, spacing
-
-
-def _pixel_size(layer: xr.DataArray, y_dim: str, x_dim: str) -> tuple[float, float]:
-    """Height and width of a pixel in metres; the usual ones where they cannot be told."""
-    try:
-        return ground_resolution(layer, y_dim, x_dim) or (RESOLUTION, RESOLUTION)
-    except ValueError:  # a broken CRS must not keep its owner from looking at the data
-        return RESOLUTION, RESOLUTION
+    spacing = 1.0 if axis.step is None else axis.step
+    return float(axis.centres[0]) - spacing / 2, spacing
 
 
 def _stretch(values: NDArray[np.float32]) -> tuple[float, float]:
@@ -296,12 +288,12 @@ def _layer_label(layer: xr.DataArray, modality: Modality) -> str:
     return name if units == "1" else f"{name} [{units}]"
 
 
-def _dress(ax: Axes, layer: xr.DataArray, modality: Modality, y_dim: str, x_dim: str) -> None:
+def _dress(ax: Axes, layer: xr.DataArray, modality: Modality, grid: Grid) -> None:
     """Title, axis labels, and north up whichever way the rows are stored."""
     ax.set_title(", ".join([modality.title, *_when(layer)]), wrap=True)
-    ax.set_xlabel(_axis_label(layer, x_dim))
-    ax.set_ylabel(_axis_label(layer, y_dim))
-    if axis_values(layer, y_dim) is not None:
+    ax.set_xlabel(_axis_label(layer, grid.x.dim))
+    ax.set_ylabel(_axis_label(layer, grid.y.dim))
+    if grid.y.centres is not None:
         ax.set_ylim(*sorted(ax.get_ylim()))
         ax.set_xlim(*sorted(ax.get_xlim()))
     ax.ticklabel_format(style="plain", useOffset=False)

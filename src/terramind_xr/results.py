@@ -10,32 +10,30 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from terramind_xr.bands.grid import crs_of, is_geographic
-from terramind_xr.modalities import lulc_classes, modalities
+from terramind_xr.engine import Output
+from terramind_xr.grid import Grid
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.models import Recipe
 
 
 def label(
-    name: str,
+    output: Output,
     data: da.Array,
     like: xr.DataArray,
     *,
     spatial: tuple[str, str],
     extra: Mapping[str, xr.DataArray],
     attrs: Mapping[str, Any],
-    band_dim: str = "band",
-    probabilities: bool = False,
 ) -> xr.DataArray:
-    """Name a generated array and give it the coordinates of the input.
+    """Name a finished array as its kernel describes it, and give it the coordinates of the input.
 
     Parameters
     ----------
-    name
-        Modality; also the name of the result.
+    output
+        What the array is.
     data
-        (*extra, [band or lulc_class], y, x).
+        (*extra, *pixel, y, x).
     like
         Input whose coordinates and CRS the result takes.
     spatial
@@ -44,75 +42,22 @@ def label(
         Coordinates of the extra dims by dim, in order.
     attrs
         How the result was made.
-    band_dim
-        Dim of the bands of a modality that has several.
-    probabilities
-        Whether `data` holds class probabilities.
     """
-    layer, layer_coords = _layer(name, band_dim, probabilities)
-    dims = (*extra, *layer, *spatial)
+    dims = (*extra, *output.dims, *spatial)
     keep = {*extra, *spatial}
     coords = {key: value for key, value in like.coords.items() if set(value.dims) <= keep and key != "band"}
     for dim, index in extra.items():
         coords.update({key: value for key, value in index.coords.items() if set(value.dims) <= {dim}})
-    result = xr.DataArray(data, dims=dims, coords={**coords, **layer_coords}, name=name)
-    result.attrs = {**modalities[name].attributes, "modality": name, **attrs}
-    if name == "LULC" and probabilities:
-        result.attrs |= {"long_name": "probability of each land-cover class", "standard_name": None}
-    result.attrs = {key: value for key, value in result.attrs.items() if value is not None}
+    result = xr.DataArray(data, dims=dims, coords={**coords, **output.coords}, name=output.name)
+    result.attrs = {key: value for key, value in {**output.attrs, **attrs}.items() if value is not None}
     if np.issubdtype(result.dtype, np.floating):
         result.encoding["_FillValue"] = np.asarray(np.nan, result.dtype)[()]
-    result = _placed(result, like, spatial)
+    result = Grid.of(like).assign(result)
     # Listed among a variable's coordinates, the grid mapping is one again however a file is opened.
     beside = [str(key) for key in result.coords if key not in result.dims and " " not in str(key)]
     if beside:
         result.encoding["coordinates"] = " ".join(sorted(beside))
     return result
-
-
-def _placed(result: xr.DataArray, like: xr.DataArray, spatial: tuple[str, str]) -> xr.DataArray:
-    """With the CRS of `like` in a grid mapping, and axes that CF readers such as rioxarray and GDAL know."""
-    crs = crs_of(like)
-    for dim, axis in zip(spatial, ("Y", "X"), strict=True):
-        if dim in result.coords:
-            variable = result.coords[dim].variable.copy(deep=False)
-            variable.attrs = _axis_attributes(axis, crs, spatial[0]) | variable.attrs
-            result = result.assign_coords({dim: variable})
-    mapping = like.encoding.get("grid_mapping", like.attrs.get("grid_mapping", "spatial_ref"))
-    if mapping in result.coords:
-        result.encoding["grid_mapping"] = mapping
-        reference = result.coords[mapping].variable.copy(deep=False)
-        if "GeoTransform" in reference.attrs and all(dim in result.coords for dim in spatial):
-            # The input may be a crop. Coordinates say it all, but for the height of a single row.
-            fitting = result.rio.transform()
-            del reference.attrs["GeoTransform"]
-            if 1 in (result.sizes[dim] for dim in spatial):
-                reference.attrs["GeoTransform"] = " ".join(map(str, fitting.to_gdal()))
-            result = result.assign_coords({mapping: reference})
-    if crs is not None and result.rio.crs is None:
-        result = result.rio.write_crs(crs, inplace=True)
-    return result
-
-
-def _axis_attributes(axis: str, crs: Any, y_dim: str) -> dict[str, str]:
-    """CF attributes of a spatial coordinate."""
-    if is_geographic(crs, y_dim):
-        name, units = ("latitude", "degrees_north") if axis == "Y" else ("longitude", "degrees_east")
-        return {"axis": axis, "standard_name": name, "units": units}
-    if crs is None or not crs.is_projected:
-        return {"axis": axis}
-    metres = {"units": "m"} if crs.linear_units_factor[1] == 1 else {}
-    return {"axis": axis, "standard_name": f"projection_{axis.lower()}_coordinate", **metres}
-
-
-def _layer(name: str, band_dim: str, probabilities: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Dim and coordinates that stand before y and x."""
-    if name == "LULC":
-        if not probabilities:
-            return (), {}
-        return ("lulc_class",), {"lulc_class": [each.name for each in lulc_classes]}
-    bands = modalities[name].band_names
-    return ((band_dim,), {band_dim: list(bands)}) if len(bands) > 1 else ((), {})
 
 
 def provenance(recipe: Recipe, sampling: Sampling, execution: Execution, **more: Any) -> dict[str, Any]:

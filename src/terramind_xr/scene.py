@@ -14,19 +14,14 @@ import xarray as xr
 from dask.base import tokenize
 
 from terramind_xr.bands import ModalityInput, as_dataset
-from terramind_xr.bands.grid import axis_values
+from terramind_xr.engine import Source, Tiling
 from terramind_xr.errors import warn
-from terramind_xr.graph import Source
 from terramind_xr.kernels import KernelInput
 from terramind_xr.masks import Mask, match_masks
-from terramind_xr.tiling import Tiling
 from terramind_xr.units import conversion
 from terramind_xr.validate import Offset, examine
 
 Inputs = str | Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
-
-# Counted from the upper left corner of an image, they grow southwards and eastwards.
-_COUNTS = ("row", "col")
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class Scene:
         for check in examined.report.warnings:
             warn(str(check))
         given = next(iter(examined.inputs.values()))
-        flipped = tuple(dim for dim in (given.y_dim, given.x_dim) if _runs_backwards(given, dim))
+        flipped = given.grid.runs_backwards
         upright = {
             name: replace(each, data=each.data.isel(dict.fromkeys(flipped, slice(None, None, -1))))
             for name, each in examined.inputs.items()
@@ -94,7 +89,7 @@ class Scene:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        return self.given.data.sizes[self.given.y_dim], self.given.data.sizes[self.given.x_dim]
+        return self.given.grid.shape
 
     @functools.cached_property
     def extra(self) -> dict[str, xr.DataArray]:
@@ -181,11 +176,3 @@ class Scene:
             if dim in self.flipped:
                 array = array[(..., slice(None, None, -1), *(slice(None),) * (-1 - axis))]
         return np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array
-
-
-def _runs_backwards(given: ModalityInput, dim: str) -> bool:
-    """Whether coordinates along a dim run south to north, or east to west."""
-    values = axis_values(given.data, dim)
-    if values is None or values.size < 2 or dim in _COUNTS:
-        return False
-    return bool(values[-1] > values[0]) if dim == given.y_dim else bool(values[-1] < values[0])

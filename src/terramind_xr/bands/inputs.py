@@ -6,14 +6,16 @@ import math
 import numbers
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from terramind_xr.bands.check import Check
-from terramind_xr.bands.grid import CRS_KEYS, difference, spatial_dims
 from terramind_xr.bands.labels import LABEL_ATTRS, LABEL_COORDS, WAVELENGTH_COORDS, band_dim, best_labels
+from terramind_xr.crs import CRS_KEYS
+from terramind_xr.grid import Grid
 from terramind_xr.modalities import Modality
 from terramind_xr.units import same_units
 
@@ -40,8 +42,6 @@ class ModalityInput:
         names; numpy stays numpy, everything else is dask.
     variables
         Names of the user's variables it was made of.
-    y_dim, x_dim
-        Names of the spatial dimensions.
     units
         Unit of the numbers in `data`: the attribute ``units`` or, for packed Sentinel-2 reflectance, what
         the CF ``scale_factor`` says of them; None when both are silent.
@@ -52,10 +52,23 @@ class ModalityInput:
     modality: Modality
     data: xr.DataArray
     variables: tuple[str, ...]
-    y_dim: str
-    x_dim: str
     units: str | None
     nodata: float | None
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Where its pixels lie."""
+        return Grid.of(self.data)
+
+    @property
+    def y_dim(self) -> str:
+        """Name of the dimension of rows."""
+        return self.grid.y.dim
+
+    @property
+    def x_dim(self) -> str:
+        """Name of the dimension of columns."""
+        return self.grid.x.dim
 
     @property
     def title(self) -> str:
@@ -121,10 +134,10 @@ Outcome = tuple["ModalityInput | None", "list[Check]"]
 def from_variable(ds: xr.Dataset, modality: Modality, name: str) -> Outcome:
     """A modality from one variable, with a band dimension where it has several bands."""
     data = _variable(ds, name)
-    spatial = spatial_dims(data)
-    if spatial is None:
+    grid = Grid.find(data)
+    if grid is None:
         return None, [_no_spatial(data, name)]
-    dim = band_dim(data, spatial)
+    dim = band_dim(data, grid.dims)
     single = len(modality.bands) == 1
     faults: list[Check] = []
     if dim is None:
@@ -136,7 +149,7 @@ def from_variable(ds: xr.Dataset, modality: Modality, name: str) -> Outcome:
             if not faults and positions != list(range(data.sizes[dim])):
                 data = data.isel({dim: positions})
         data = _as_band(data, dim)
-    return _finish(ds, modality, data, (name,), spatial, named=not faults), faults
+    return _finish(ds, modality, data, (name,), grid.dims, named=not faults), faults
 
 
 def _no_band_dim(data: xr.DataArray, modality: Modality, name: str) -> Check:
@@ -189,13 +202,13 @@ def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> t
 def from_bands(ds: xr.Dataset, modality: Modality, chosen: Mapping[str, str]) -> Outcome:
     """A modality from a variable for each band; `chosen` holds the variable's name by band."""
     arrays = {chosen[band]: _variable(ds, chosen[band]) for band in modality.band_names if band in chosen}
-    spatial = {name: spatial_dims(data) for name, data in arrays.items()}
-    faults = [_no_spatial(arrays[name], name) for name, dims in spatial.items() if dims is None]
-    dims = {name: pair for name, pair in spatial.items() if pair is not None}
-    if not dims:
+    found = {name: Grid.find(data) for name, data in arrays.items()}
+    faults = [_no_spatial(arrays[name], name) for name, grid in found.items() if grid is None]
+    grids = {name: grid for name, grid in found.items() if grid is not None}
+    if not grids:
         return None, faults
-    layers = {name: _one_layer(arrays[name], pair) for name, pair in dims.items()}
-    for differing, fault in (_other_grids(layers, dims, modality), *_other_metadata(layers, modality)):
+    layers = {name: _one_layer(arrays[name], grid.dims) for name, grid in grids.items()}
+    for differing, fault in (_other_grids(layers, grids, modality), *_other_metadata(layers, modality)):
         if fault is not None:
             faults.append(fault)
             layers = {name: data for name, data in layers.items() if name not in differing}
@@ -205,7 +218,7 @@ def from_bands(ds: xr.Dataset, modality: Modality, chosen: Mapping[str, str]) ->
         dim="band", coords="minimal", compat="override", join="override", combine_attrs="override",
     )  # fmt: skip
     complete = not faults and len(layers) == len(modality.bands)
-    return _finish(ds, modality, joined, tuple(layers), dims[first], named=complete), faults
+    return _finish(ds, modality, joined, tuple(layers), grids[first].dims, named=complete), faults
 
 
 def _one_layer(data: xr.DataArray, spatial: tuple[str, str]) -> xr.DataArray:
@@ -220,13 +233,13 @@ Differing = tuple[Collection[str], "Check | None"]
 
 
 def _other_grids(
-    layers: Mapping[str, xr.DataArray], dims: Mapping[str, tuple[str, str]], modality: Modality
+    layers: Mapping[str, xr.DataArray], grids: Mapping[str, Grid], modality: Modality
 ) -> Differing:
     """Layers that do not lie on the grid of the first, and the fault that tells so."""
     first = next(iter(layers))
     differing = {}
     for name, data in layers.items():
-        how = difference(data, dims[name], layers[first], dims[first])
+        how = grids[name].same_as(grids[first])
         if how is None and data.dims != layers[first].dims:
             how = f"dimensions {tuple(map(str, data.dims))} against {tuple(map(str, layers[first].dims))}"
         if how is not None:
@@ -286,7 +299,7 @@ def _finish(
     if modality.is_optical:
         attrs = {key: ds.attrs[key] for key in OFFSET_KEYS if key in ds.attrs} | attrs
     data.attrs, data.encoding = attrs, encoding
-    return ModalityInput(modality, data, names, *spatial, units, nodata)
+    return ModalityInput(modality, data, names, units, nodata)
 
 
 def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:

@@ -6,8 +6,8 @@ import math
 
 import xarray as xr
 
-from terramind_xr.bands.grid import spatial_dims
 from terramind_xr.bands.labels import band_of
+from terramind_xr.grid import Grid
 from terramind_xr.modalities import modalities
 
 
@@ -21,8 +21,7 @@ def band_groups(tree: xr.DataTree) -> dict[str, list[str]]:
         names = [
             str(name)
             for name, data in node.data_vars.items()
-            if spatial_dims(data) is not None
-            and any(band_of(str(name), each) for each in modalities.values())
+            if Grid.find(data) is not None and any(band_of(str(name), each) for each in modalities.values())
         ]
         if names:
             pixels = math.prod(node[names[0]].shape[-2:])

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import xarray as xr
 
 from terramind_xr.bands import Check, ModalityInput, find_inputs
-from terramind_xr.bands.grid import crs_of, difference, ground_resolution, irregularity
 from terramind_xr.bands.inputs import is_packed_reflectance, packing
 from terramind_xr.bands.search import Names, family_of, product_of
 from terramind_xr.errors import InputError
@@ -211,23 +210,21 @@ def _units(given: ModalityInput) -> Check:
 
 
 def _grid(given: ModalityInput) -> Iterator[Check]:
-    name, data = given.title, given.data
-    try:
-        crs = crs_of(data)
-    except ValueError as error:
-        yield Check(name, "crs", "error", f"a CRS that cannot be read ({error})", "a CRS", _CRS_REMEDY)
+    name, grid = given.title, given.grid
+    if grid.crs_fault is not None:
+        found = f"a CRS that cannot be read ({grid.crs_fault})"
+        yield Check(name, "crs", "error", found, "a CRS", _CRS_REMEDY)
         return
-    if crs is None:
+    if grid.crs is None:
         yield Check(name, "crs", "warning", "none", "one, to place the result on Earth", _CRS_REMEDY)
     else:
-        yield Check(name, "crs", "ok", str(crs) if len(str(crs)) < 40 else "given as WKT", "")
-    uneven = [text for dim in (given.y_dim, given.x_dim) if (text := irregularity(data, dim))]
-    if uneven:
+        yield Check(name, "crs", "ok", str(grid.crs) if len(str(grid.crs)) < 40 else "given as WKT", "")
+    if grid.irregularity is not None:
         yield Check(
-            name, "resolution", "error", "; ".join(uneven), "a regular grid of 10 m",
+            name, "resolution", "error", grid.irregularity, "a regular grid of 10 m",
             "Reindex or resample it to a regular grid.",
         )  # fmt: skip
-    elif 0 not in data.shape:
+    elif 0 not in given.data.shape:
         yield _resolution(given, name)
 
 
@@ -235,7 +232,7 @@ _CRS_REMEDY = "Write it: ds = ds.rio.write_crs('EPSG:…')."
 
 
 def _resolution(given: ModalityInput, name: str) -> Check:
-    size = ground_resolution(given.data, given.y_dim, given.x_dim)
+    size = given.grid.ground_resolution
     expected = f"{RESOLUTION:g} m, as the models were trained"
     if size is None:
         return Check(
@@ -253,8 +250,7 @@ def _resolution(given: ModalityInput, name: str) -> Check:
 def _together(inputs: list[ModalityInput]) -> Iterator[Check]:
     for given in inputs[1:]:
         first = inputs[0]
-        dims = (given.y_dim, given.x_dim), (first.y_dim, first.x_dim)
-        how = difference(given.data, dims[0], first.data, dims[1])
+        how = given.grid.same_as(first.grid)
         name = given.title
         if how is None:
             yield Check(name, "alignment", "ok", f"on the grid of {first.title}", "")

@@ -13,7 +13,7 @@ from dask.blockwise import fuse_roots, optimize_blockwise
 from dask.core import flatten, reverse_dict
 from dask.highlevelgraph import HighLevelGraph
 
-from terramind_xr.graph import finish_chunk
+from terramind_xr.engine.blocks import finish_chunk
 
 Graph = dict[Any, Any]
 

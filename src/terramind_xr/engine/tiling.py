@@ -13,6 +13,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ WEIGHT_ONE = 1024
 A power of two: products with float32 predictions, and sums of a few of them, are then exact in
 float64. Blending a constant gives that very constant, and the order of the sum does not matter.
 """
+
+Merge = Literal["blend", "nearest"]
+"""How predictions of overlapping tiles become one: a weighted mean, or that of the nearest centre."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ class AxisTiling:
         Tiles to a block, at least 1. The output chunk is `block` strides long.
     tile, patch
         Side of a tile and of a patch in pixels.
+    shifts
+        Where the passes over the axis start: 0, and half a patch for a second one, whose tiles cover the
+        scene but for half a patch at both ends. A scene too small for that has no second pass.
 
     Raises
     ------
@@ -82,6 +89,7 @@ class AxisTiling:
     block: int = 4
     tile: int = TILE
     patch: int = PATCH
+    shifts: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -105,12 +113,33 @@ class AxisTiling:
         """Pixels after padding to whole patches, and to one tile at least."""
         return max(math.ceil(self.size / self.patch) * self.patch, self.tile)
 
-    @functools.cached_property
+    @property
     def starts(self) -> tuple[int, ...]:
         """First pixel of each tile, ascending."""
-        last = self.padded - self.tile
-        regular = range(0, last + 1, self.stride)
+        return self.passes[0]
+
+    @functools.cached_property
+    def passes(self) -> dict[int, tuple[int, ...]]:
+        """First pixels of the tiles of each pass, by its shift."""
+        return {shift: starts for shift in self.shifts if (starts := self._starts(shift))}
+
+    def _starts(self, shift: int) -> tuple[int, ...]:
+        last = self.padded - self.tile - shift
+        if last < shift:
+            return ()
+        regular = range(shift, last + 1, self.stride)
         return (*regular, last) if regular[-1] != last else tuple(regular)
+
+    def covered(self, shift: int) -> Interval:
+        """Pixels that the tiles of a pass cover, in the padded scene."""
+        return Interval(shift, self.padded - shift)
+
+    def in_cells(self, cell: int) -> AxisTiling:
+        """The same tiles counted in cells of so many pixels, e.g. in patches."""
+        if cell == 1:
+            return self
+        size = math.ceil(self.size / cell)
+        return AxisTiling(size, self.overlap // cell, self.block, self.tile // cell, self.patch // cell)
 
     @property
     def chunk(self) -> int:
@@ -132,18 +161,25 @@ class AxisTiling:
         """Pixels of the output chunk of a block."""
         return Interval(block * self.chunk, min((block + 1) * self.chunk, self.size))
 
-    def owned(self, block: int) -> range:
-        """Indices of the tiles that a block computes; a last block may own none."""
-        first = bisect.bisect_left(self.starts, block * self.chunk)
-        stop = bisect.bisect_left(self.starts, (block + 1) * self.chunk)
+    def owned(self, block: int, shift: int = 0) -> range:
+        """Indices of the tiles of a pass that a block computes; a last block may own none."""
+        starts = self.passes[shift]
+        first = bisect.bisect_left(starts, block * self.chunk)
+        stop = bisect.bisect_left(starts, (block + 1) * self.chunk)
         return range(first, stop)
 
     def extent(self, block: int) -> Interval | None:
         """Pixels that the tiles of a block cover, in the padded scene; None without tiles."""
-        tiles = self.owned(block)
-        if not tiles:
+        spans = [
+            (starts[tiles[0]], starts[tiles[-1]] + self.tile)
+            for shift, starts in self.passes.items()
+            if (tiles := self.owned(block, shift))
+        ]
+        if not spans:
             return None
-        return Interval(self.starts[tiles[0]], self.starts[tiles[-1]] + self.tile)
+        stop = max(stop for _, stop in spans)
+        # Whole patches, also where the last tile is of a pass that starts half a patch further.
+        return Interval(min(start for start, _ in spans), math.ceil(stop / self.patch) * self.patch)
 
     @functools.cached_property
     def _touching(self) -> tuple[tuple[int, ...], ...]:
@@ -179,21 +215,22 @@ class AxisTiling:
                 borders |= {min(extent.start, self.size), min(extent.stop, self.size)}
         return tuple(sorted(borders))
 
-    def weights(self, index: int) -> NDArray[np.int64]:
-        """Blend weights of one tile: integers, summing to `WEIGHT_ONE` over the tiles at a pixel.
+    def weights(self, index: int, shift: int = 0, merge: Merge = "blend") -> NDArray[np.int64]:
+        """Weights of one tile: integers, summing to `WEIGHT_ONE` over the tiles of a pass at a pixel.
 
-        The window is a trapezoid that ramps over the overlap; where up to three tiles meet (the last
-        one is shifted inwards), the windows are normalised.
+        For blending, the window is a trapezoid that ramps over the overlap; where up to three tiles meet
+        (the last one is shifted inwards), the windows are normalised. With ``"nearest"``, the tile with the
+        nearest centre has all the weight, of two equally near ones the first.
         """
-        pixels = np.arange(self.starts[index], self.starts[index] + self.tile)
+        starts = self.passes[shift]
+        pixels = np.arange(starts[index], starts[index] + self.tile)
         # At most three tiles meet at a pixel, so two neighbours on each side are enough.
-        near = range(max(index - 2, 0), min(index + 3, len(self.starts)))
-        windows = []
-        for other in near:
-            start = self.starts[other]
-            ramp = np.minimum(pixels - start + 1, start + self.tile - pixels)
-            windows.append(np.clip(ramp, 0, self.overlap + 1))
-        below = np.cumsum(windows, axis=0)
+        near = range(max(index - 2, 0), min(index + 3, len(starts)))
+        begins = np.array([starts[other] for other in near])[:, None]
+        ramps = np.minimum(pixels - begins + 1, begins + self.tile - pixels)
+        if merge == "nearest":
+            return np.where(ramps.argmax(axis=0) == index - near[0], WEIGHT_ONE, 0)
+        below = np.cumsum(np.clip(ramps, 0, self.overlap + 1), axis=0)
         # Rounding the cumulated shares leaves no remainder to hand out.
         shares = (2 * WEIGHT_ONE * below + below[-1]) // (2 * below[-1])
         shares = np.concatenate([np.zeros_like(shares[:1]), shares])
@@ -203,17 +240,25 @@ class AxisTiling:
 
 @dataclass(frozen=True)
 class TilePlace:
-    """One tile of a scene: indices and first pixels on both axes."""
+    """One tile of a scene: indices and first pixels on both axes, and the shifts of its pass."""
 
     row: int
     col: int
     y: int
     x: int
+    shift: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class Tiling:
     """Tiles and blocks of a scene: one `AxisTiling` for each axis.
+
+    Parameters
+    ----------
+    y, x
+        The axes.
+    phases
+        Passes over the scene, by their shifts on both axes; their predictions are averaged.
 
     Examples
     --------
@@ -224,11 +269,26 @@ class Tiling:
 
     y: AxisTiling
     x: AxisTiling
+    phases: tuple[tuple[int, int], ...] = ((0, 0),)
 
     @classmethod
-    def of(cls, shape: tuple[int, int], *, overlap: int = 32, block: int = 4) -> Tiling:
-        """Tiling of a scene of `shape` (rows, columns)."""
-        return cls(AxisTiling(shape[0], overlap, block), AxisTiling(shape[1], overlap, block))
+    def of(cls, shape: tuple[int, int], *, overlap: int = 32, block: int = 4, shifts: int = 1) -> Tiling:
+        """Tiling of a scene of `shape` (rows, columns), with 1, 2 or 4 passes over it.
+
+        The second pass starts half a patch further on both axes; four passes are those of all four
+        combinations.
+        """
+        half = PATCH // 2
+        every = {1: ((0, 0),), 2: ((0, 0), (half, half)), 4: ((0, 0), (0, half), (half, 0), (half, half))}
+        if isinstance(shifts, bool) or shifts not in every:
+            raise OptionError(f"shifts={shifts!r} cannot be used: expected 1, 2 or 4 passes.")
+        axes = [AxisTiling(size, overlap, block, shifts=(0,) if shifts == 1 else (0, half)) for size in shape]
+        phases = tuple((y, x) for y, x in every[shifts] if y in axes[0].passes and x in axes[1].passes)
+        return cls(axes[0], axes[1], phases)
+
+    def in_cells(self, cell: int) -> Tiling:
+        """The same tiles of the first pass counted in cells of so many pixels, e.g. in patches."""
+        return self if cell == 1 else Tiling(self.y.in_cells(cell), self.x.in_cells(cell))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -237,11 +297,27 @@ class Tiling:
 
     @property
     def tiles(self) -> int:
-        """Number of tiles of the scene."""
-        return len(self.y.starts) * len(self.x.starts)
+        """Number of tiles of the scene, in all passes."""
+        return sum(len(self.y.passes[y]) * len(self.x.passes[x]) for y, x in self.phases)
 
     def places(self, row: int, col: int) -> Iterator[TilePlace]:
-        """Tiles of one block, row by row."""
-        for i in self.y.owned(row):
-            for j in self.x.owned(col):
-                yield TilePlace(i, j, self.y.starts[i], self.x.starts[j])
+        """Tiles of one block, pass by pass and row by row."""
+        for shift in self.phases:
+            for i in self.y.owned(row, shift[0]):
+                for j in self.x.owned(col, shift[1]):
+                    yield TilePlace(i, j, self.y.passes[shift[0]][i], self.x.passes[shift[1]][j], shift)
+
+    def weights(self, place: TilePlace, merge: Merge = "blend") -> NDArray[np.float64]:
+        """Weights of one tile (y, x), summing to ``WEIGHT_ONE ** 2`` over the tiles of its pass."""
+        rows = self.y.weights(place.row, place.shift[0], merge)
+        return np.outer(rows, self.x.weights(place.col, place.shift[1], merge)).astype(np.float64)
+
+    def passes_at(self, y: Interval, x: Interval) -> NDArray[np.float64] | float:
+        """Number of passes whose tiles cover each pixel of a window: 1, 2 or 4, exact to divide by."""
+        if len(self.phases) == 1:
+            return 1.0
+        total = np.zeros((len(y), len(x)))
+        for shift in self.phases:
+            both = self.y.covered(shift[0]) & y, self.x.covered(shift[1]) & x
+            total[both[0].within(y), both[1].within(x)] += 1
+        return total

@@ -23,8 +23,8 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath
 from zarr.storage._common import make_store_path
 
+from terramind_xr.engine.order import in_window
 from terramind_xr.errors import OptionError
-from terramind_xr.window import in_window
 
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
 

@@ -1,0 +1,226 @@
+"""What the tasks of a graph do: run the tiles of a block, hand on margins, and finish chunks."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramind_xr.engine.kernel import Array, Kernel, Layer, Mask
+from terramind_xr.engine.tiling import WEIGHT_ONE, AxisTiling, Interval, TilePlace, Tiling
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that the tasks of one call share; one node of the graph."""
+
+    kernel: Kernel
+    tilings: dict[int, Tiling]  # by cell: the same tiles in pixels and in patches
+    cells: tuple[int, ...]  # of the sources
+    batch_size: int
+
+    def cell_of(self, output: int) -> int:
+        """Pixels along the side of a cell of an output."""
+        return self.kernel.fields[self.kernel.outputs[output].field].cell
+
+
+@dataclass(frozen=True)
+class Part:
+    """Weighted sums of the fields of one cell, and valid cells, of a window; no sums where no tile ran."""
+
+    y: Interval
+    x: Interval
+    sums: dict[int, NDArray[np.float64]]
+    valid: Mask
+
+    def __sizeof__(self) -> int:
+        # What dask's scheduler reads to balance memory.
+        return self.valid.nbytes + sum(array.nbytes for array in self.sums.values())
+
+    def window(self, y: Interval, x: Interval) -> Part:
+        """Copy of a smaller window, so that the whole can be freed."""
+        at = (..., y.within(self.y), x.within(self.x))
+        return Part(y, x, {key: sums[at].copy() for key, sums in self.sums.items()}, self.valid[at].copy())
+
+
+Parts = dict[int, list[Part]]
+"""Parts by the cell of their fields."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a block hands on: finished outputs of its inner pixels, and parts by the chunk they fall on."""
+
+    inner: tuple[Array, ...]
+    parts: dict[tuple[int, int], Parts]
+
+    def __sizeof__(self) -> int:
+        shared = [part for parts in self.parts.values() for each in parts.values() for part in each]
+        return sum(map(Part.__sizeof__, shared)) + sum(array.nbytes for array in self.inner)
+
+
+def _extent(axis: AxisTiling, block: int) -> Interval:
+    extent = axis.extent(block)
+    assert extent is not None, "only blocks with tiles compute or hand out margins"
+    return extent
+
+
+def run_block(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) -> Block:
+    """Run one block: finish its inner pixels, and hand on the sums of those it shares."""
+    whole = _sum_tiles(work, row, col, pieces)
+    reached = itertools.product(
+        _reached(work.tilings[1].y, row), _reached(work.tilings[1].x, col)
+    )  # the same in every cell
+    shared = {
+        (i, j): {cell: _shared(work.tilings[cell], part, (row, col), (i, j)) for cell, part in whole.items()}
+        for i, j in reached
+    }
+    finished = []
+    for index in range(len(work.kernel.outputs)):
+        cell = work.cell_of(index)
+        y, x = work.tilings[cell].y.inner(row), work.tilings[cell].x.inner(col)
+        finished.append(_finish_window(work, index, y, x, [whole[cell]]))
+    return Block(tuple(finished), shared)
+
+
+def _shared(tiling: Tiling, whole: Part, block: tuple[int, int], chunk: tuple[int, int]) -> list[Part]:
+    """What a block hands to a chunk: of its own one, the strips that others reach, too."""
+    i, j = chunk
+    windows = _strips(tiling, i, j) if chunk == block else [(tiling.y.output(i), tiling.x.output(j))]
+    return [whole.window(y & whole.y, x & whole.x) for y, x in windows]
+
+
+def _reached(axis: AxisTiling, block: int) -> list[int]:
+    """Chunks that the tiles of a block reach, its own among them."""
+    return [other for other in range(block, axis.blocks) if block in axis.touching(other)]
+
+
+def _strips(tiling: Tiling, row: int, col: int) -> list[tuple[Interval, Interval]]:
+    """Windows of a chunk that other blocks reach: above its inner pixels, and to their left."""
+    y, x = tiling.y.output(row), tiling.x.output(col)
+    inner = tiling.y.inner(row), tiling.x.inner(col)
+    strips = [(Interval(y.start, inner[0].start), x), (inner[0], Interval(x.start, inner[1].start))]
+    return [strip for strip in strips if len(strip[0]) and len(strip[1])]
+
+
+def margin(block: Block, row: int, col: int) -> Parts:
+    """What a block hands to the chunk of a neighbour."""
+    return block.parts[row, col]
+
+
+def _sum_tiles(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) -> dict[int, Part]:
+    """Predict all tiles of a block that hold a valid pixel, and sum them up: a part for each cell."""
+    kernel = work.kernel
+    extents = {
+        cell: (_extent(tiling.y, row), _extent(tiling.x, col)) for cell, tiling in work.tilings.items()
+    }
+    layers = kernel.load(
+        [_region(source, *map(len, extents[cell])) for source, cell in zip(pieces, work.cells, strict=True)]
+    )
+    cells = dict.fromkeys(field.cell for field in kernel.fields)
+    parts = {cell: Part(*extents[cell], {}, _valid_in(cell, layers, extents[cell])) for cell in cells}
+
+    def window(place: TilePlace, cell: int) -> tuple[slice, slice]:
+        tile, (y, x) = work.tilings[cell].y.tile, extents[cell]
+        first = place.y // cell - y.start, place.x // cell - x.start
+        return slice(first[0], first[0] + tile), slice(first[1], first[1] + tile)
+
+    run = [
+        place
+        for place in work.tilings[1].places(row, col)
+        if any(layer.valid[window(place, layer.cell)].any() for layer in layers)
+    ]
+    for index, field in enumerate(kernel.fields if run else ()):
+        y, x = extents[field.cell]
+        parts[field.cell].sums[index] = np.zeros((field.channels, len(y), len(x)))
+    for first in range(0, len(run), work.batch_size):
+        batch = run[first : first + work.batch_size]
+        predictions = kernel.run(
+            [
+                np.stack([layer.values[..., *window(place, layer.cell)] for place in batch])
+                for layer in layers
+            ],
+            [np.stack([layer.valid[window(place, layer.cell)] for place in batch]) for layer in layers],
+            np.array([(place.y, place.x) for place in batch]),
+        )
+        for index, (field, prediction) in enumerate(zip(kernel.fields, predictions, strict=True)):
+            total = parts[field.cell].sums[index]
+            for place, channels in zip(batch, prediction, strict=True):
+                if field.merge == "nearest" and place.shift != (0, 0):
+                    continue  # one pass has a nearest tile for every place
+                weights = work.tilings[field.cell].weights(place, field.merge)
+                total[..., *window(place, field.cell)] += weights * channels
+    return parts
+
+
+def _valid_in(cell: int, layers: list[Layer], extent: tuple[Interval, Interval]) -> Mask:
+    """Cells of a block's extent in which any layer holds data."""
+    masks = []
+    for layer in layers:
+        valid: Mask = layer.valid
+        if layer.cell > cell:
+            factor = layer.cell // cell
+            valid = valid.repeat(factor, axis=0).repeat(factor, axis=1)
+        elif layer.cell < cell:
+            factor = cell // layer.cell
+            height, width = (side // factor for side in valid.shape)
+            valid = np.asarray(valid.reshape(height, factor, width, factor).any(axis=(1, 3)))
+        # A second pass reads half a patch further, for outputs in pixels only.
+        masks.append(valid[: len(extent[0]), : len(extent[1])])
+    return np.asarray(np.logical_or.reduce(masks))
+
+
+def _region(pieces: list[list[Array]], height: int, width: int) -> Array:
+    """Pieces put together, (band, y, x), and reflected to whole patches at the scene's end."""
+    region = np.block([[piece[(0,) * (piece.ndim - 3)] for piece in row] for row in pieces])
+    missing = (height - region.shape[-2], width - region.shape[-1])
+    if any(missing):
+        region = np.pad(region, ((0, 0), (0, missing[0]), (0, missing[1])), mode="reflect")
+    return region
+
+
+def finish_chunk(
+    work: Work,
+    index: int,
+    lead: int,
+    row: int,
+    col: int,
+    block: Block | None,
+    margins: list[Parts],
+    wait: list[Parts],
+) -> Array:
+    """Put a chunk together: the inner pixels of its block, and the strips with the neighbours' margins."""
+    output, cell = work.kernel.outputs[index], work.cell_of(index)
+    tiling = work.tilings[cell]
+    y, x = tiling.y.output(row), tiling.x.output(col)
+    chunk = np.empty((*output.pixel, len(y), len(x)), output.dtype)
+    own = [block.parts[row, col]] if block else []
+    parts = [part for each in (*own, *margins) for part in each[cell]]
+    if block is not None:
+        chunk[..., tiling.y.inner(row).within(y), tiling.x.inner(col).within(x)] = block.inner[index]
+    for strip in _strips(tiling, row, col):
+        chunk[..., strip[0].within(y), strip[1].within(x)] = _finish_window(work, index, *strip, parts)
+    return chunk[(np.newaxis,) * lead]
+
+
+def _finish_window(work: Work, index: int, y: Interval, x: Interval, parts: list[Part]) -> Array:
+    """Sum up all parts within a window and let the kernel finish it."""
+    number = work.kernel.outputs[index].field
+    field = work.kernel.fields[number]
+    total = np.zeros((field.channels, len(y), len(x)))
+    valid = np.zeros((len(y), len(x)), bool)
+    for part in parts:
+        both = (part.y & y, part.x & x)
+        if not (len(both[0]) and len(both[1])):
+            continue
+        here = (both[0].within(y), both[1].within(x))
+        there = (both[0].within(part.y), both[1].within(part.x))
+        valid[here] = part.valid[there]
+        if number in part.sums:
+            total[..., *here] += part.sums[number][..., *there]
+    total *= WEIGHT_ONE**-2
+    if field.merge == "blend":
+        total /= work.tilings[field.cell].passes_at(y, x)
+    return work.kernel.finish(index, total, valid)

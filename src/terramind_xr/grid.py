@@ -1,0 +1,384 @@
+"""The grid of a variable: dims, orientation, CRS, transform, and the true size of its pixels.
+
+Reads no pixel. Whoever asks where data lies asks here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from terramind_xr.crs import distance, find_crs
+from terramind_xr.errors import InputError
+from terramind_xr.modalities import PATCH
+
+_NAMES = (
+    ("y", "x"),
+    ("lat", "lon"),
+    ("latitude", "longitude"),
+    ("northing", "easting"),
+    ("Y", "X"),
+    ("row", "col"),
+)
+_LATITUDES = ("lat", "latitude")
+# Counted from the upper left corner of an image, they grow southwards and eastwards.
+_COUNTS = ("row", "col")
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One spatial dimension of a grid.
+
+    Parameters
+    ----------
+    dim, size
+        Its name, and how many pixels it has.
+    coordinate
+        Coordinate of the pixel centres as the data holds it; None where there is none.
+    step
+        From one pixel to the next, in the order of the data, in units of the coordinate; None where it
+        cannot be told.
+    """
+
+    dim: str
+    size: int
+    coordinate: xr.Variable | None = None
+    step: float | None = None
+
+    @classmethod
+    def of(cls, data: xr.DataArray, dim: str, step: float | None) -> Axis:
+        """Axis of a variable; `step` is that of its GeoTransform, for single pixels."""
+        axis = cls(dim, data.sizes[dim], data.coords[dim].variable if dim in data.coords else None, step)
+        if axis.centres is None or axis.size < 2:
+            return axis
+        return replace(axis, step=float(axis.centres[-1] - axis.centres[0]) / (axis.size - 1))
+
+    @cached_property
+    def centres(self) -> NDArray[np.float64] | None:
+        """Places of the pixel centres; None where no coordinate of numbers tells them."""
+        if self.coordinate is None or self.coordinate.dtype.kind not in "iuf":
+            return None
+        return np.asarray(self.coordinate.values, dtype=np.float64)
+
+    @property
+    def edge(self) -> float | None:
+        """Outer edge of the first pixel; None where it cannot be told."""
+        if self.centres is None or self.step is None or not self.size:
+            return None
+        return float(self.centres[0]) - self.step / 2
+
+    @property
+    def units(self) -> str:
+        """Units that the coordinate declares, in small letters; empty without any."""
+        return "" if self.coordinate is None else str(self.coordinate.attrs.get("units", "")).lower()
+
+    @property
+    def tolerance(self) -> float:
+        """How far coordinates of one grid may be apart: a hundredth of a pixel, or their last bits."""
+        places = np.zeros(1) if self.centres is None or not self.size else self.centres
+        return max(0.01 * abs(self.step or 0.0), 1e-9 * float(np.max(np.abs(places))))
+
+    @property
+    def irregularity(self) -> str | None:
+        """What is wrong with the spacing, in words; None when it is regular."""
+        if self.coordinate is None or self.centres is None or self.step is None or self.size < 2:
+            return None
+        if not np.isfinite(self.centres).all():
+            return f"coordinate {self.dim!r} holds NaN"
+        gaps = np.diff(self.centres)
+        # float32 northings cannot tell half a metre: what rounding does is not the user's fault.
+        is_float = self.coordinate.dtype.kind == "f"
+        rounding = 2 * float(np.max(np.abs(np.spacing(self.coordinate.values)))) if is_float else 0.0
+        if self.step != 0 and np.max(np.abs(gaps - self.step)) <= 0.01 * abs(self.step) + rounding:
+            return None
+        return f"spacing along {self.dim!r} runs from {np.min(np.abs(gaps)):g} to {np.max(np.abs(gaps)):g}"
+
+    def difference(self, other: Axis) -> str | None:
+        """How it differs from an axis of the same name and size, in words; None when it does not."""
+        if self.centres is None or other.centres is None or not self.size:
+            return None
+        shift = np.max(np.abs(self.centres - other.centres))
+        return None if shift <= self.tolerance else f"coordinate {self.dim!r} differs by up to {shift:g}"
+
+    def patches(self, size: int, *, is_backwards: bool) -> Axis:
+        """Axis of patches of `size` pixels, counted from the other end where it runs backwards."""
+        count = math.ceil(self.size / size)
+        if self.step is None or self.edge is None:
+            return Axis(self.dim, count, step=None if self.step is None else size * self.step)
+        step = size * self.step
+        # The last patch reaches beyond the data: at the start of an axis that runs backwards.
+        start = self.edge + self.size * self.step - count * step if is_backwards else self.edge
+        attrs = {} if self.coordinate is None else self.coordinate.attrs
+        centres = start + step * (np.arange(count) + 0.5)
+        return Axis(self.dim, count, xr.Variable(self.dim, centres, attrs), step)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the pixels of a variable lie.
+
+    Parameters
+    ----------
+    y, x
+        The spatial dimensions.
+    crs
+        `rasterio.crs.CRS`; None where none is declared or it cannot be read.
+    crs_fault
+        What is wrong with what is declared, where it cannot be read.
+    mapping
+        Name of the coordinate that holds the CRS, by CF the grid mapping.
+    told
+        Transform that the grid mapping holds. Coordinates count first, since it outlives a crop.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> axes = {"y": 5e6 - 10 * np.arange(20), "x": 4e5 + 10 * np.arange(40)}
+    >>> grid = Grid.of(xr.DataArray(np.zeros((20, 40)), dims=("y", "x"), coords=axes))
+    >>> grid.shape, grid.transform.a, grid.runs_backwards, grid.same_as(grid)
+    ((20, 40), 10.0, (), None)
+    >>> patches = grid.patches()
+    >>> patches.shape, patches.x.centres.tolist(), (patches.transform.c, patches.transform.f)
+    ((2, 3), [400075.0, 400235.0, 400395.0], (399995.0, 5000005.0))
+    """
+
+    y: Axis
+    x: Axis
+    crs: Any = None
+    crs_fault: str | None = None
+    mapping: str = "spatial_ref"
+    told: Any = None
+
+    @classmethod
+    def find(cls, data: xr.DataArray) -> Grid | None:
+        """Grid of a variable; None where no dims are known as rows and columns.
+
+        They are known by their names, else as rioxarray finds them (CF attributes).
+        """
+        dims = _spatial_dims(data)
+        if dims is None:
+            return None
+        name = data.encoding.get("grid_mapping", data.attrs.get("grid_mapping"))
+        mapping = str(name) if name in data.coords else "spatial_ref"
+        told = _geotransform(data.coords[mapping].attrs if mapping in data.coords else {})
+        try:
+            crs, fault = find_crs(data), None
+        except ValueError as error:
+            crs, fault = None, str(error)
+        y = Axis.of(data, dims[0], None if told is None else told.e)
+        x = Axis.of(data, dims[1], None if told is None else told.a)
+        return cls(y, x, crs, fault, mapping, told)
+
+    @classmethod
+    def of(cls, data: xr.DataArray) -> Grid:
+        """Grid of a variable.
+
+        Raises
+        ------
+        InputError
+            No dims are known as rows and columns.
+        """
+        found = cls.find(data)
+        if found is None:
+            raise InputError(
+                f"{data.name}: dimensions {tuple(map(str, data.dims))}; expected two spatial ones, (y, x) or "
+                "(lat, lon). Rename them: data.rename({'rows': 'y', 'columns': 'x'})."
+            )
+        return found
+
+    @property
+    def dims(self) -> tuple[str, str]:
+        """Names of the dimensions, (y, x)."""
+        return self.y.dim, self.x.dim
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.y.size, self.x.size
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """Both axes by their dims, y first."""
+        return {self.y.dim: self.y, self.x.dim: self.x}
+
+    @property
+    def runs_backwards(self) -> tuple[str, ...]:
+        """Dims that run south to north, or east to west."""
+        turns = ((self.y, 1.0), (self.x, -1.0))
+        return tuple(
+            axis.dim
+            for axis, sign in turns
+            if axis.dim not in _COUNTS and axis.centres is not None and sign * (axis.step or 0.0) > 0
+        )
+
+    @property
+    def is_geographic(self) -> bool:
+        """Whether coordinates are degrees; without a CRS, whether names or units of the axes say so."""
+        if self.crs is not None:
+            return bool(self.crs.is_geographic)
+        return self.y.dim in _LATITUDES or self.y.units.startswith("degree")
+
+    @property
+    def irregularity(self) -> str | None:
+        """What is wrong with the spacing along the dims, in words; None when it is regular."""
+        return "; ".join(text for axis in (self.y, self.x) if (text := axis.irregularity)) or None
+
+    @property
+    def transform(self) -> Any:
+        """`affine.Affine` from (column, row) to places, as stored; None where it cannot be told."""
+        from rasterio import Affine
+
+        if self.y.centres is None or self.x.centres is None:
+            return self.told
+        if self.y.edge is None or self.x.edge is None:
+            return None
+        return Affine(self.x.step, 0.0, self.x.edge, 0.0, self.y.step, self.y.edge)
+
+    @property
+    def ground_resolution(self) -> tuple[float, float] | None:
+        """Size of the centre pixel on the ground, (y, x) in metres; None where it cannot be told.
+
+        Measured as geodesics on WGS 84 between neighbouring pixel centres, so that degrees, feet and map
+        projections with a scale of their own (Web Mercator) come out as metres. Without a CRS the
+        coordinates are taken for metres, or for degrees where names or units say so.
+        """
+        y, x = _centre(self.y), _centre(self.x)
+        if y is None or x is None or self.y.step is None or self.x.step is None or self.crs_fault:
+            return None
+        steps = abs(self.y.step), abs(self.x.step)
+        if self.crs is None and not self.is_geographic:
+            return steps
+        half = steps[0] / 2, steps[1] / 2
+        lines = ((x, y - half[0], x, y + half[0]), (x - half[1], y, x + half[1], y))
+        crs = "EPSG:4326" if self.crs is None else self.crs.to_wkt()
+        try:
+            height, width = (distance(crs, *line) for line in lines)
+        except Exception:  # pyproj: a local CRS that has no place on Earth
+            return steps
+        return height, width
+
+    def same_as(self, other: Grid) -> str | None:
+        """How it differs from another grid, in words; None when they are the same.
+
+        Coordinates may differ by a hundredth of a pixel: files of one grid differ in the last bits.
+        """
+        if self.dims != other.dims:
+            return f"dimensions {self.dims} against {other.dims}"
+        if self.shape != other.shape:
+            return f"{self.y.size} × {self.x.size} pixels against {other.y.size} × {other.x.size}"
+        for own, its in ((self.y, other.y), (self.x, other.x)):
+            how = own.difference(its)
+            if how is not None:
+                return how
+        # A CRS that cannot be read is None, and a finding of its own.
+        both = None not in (self.crs, other.crs)
+        return f"CRS {self.crs} against {other.crs}" if both and self.crs != other.crs else None
+
+    def patches(self, size: int = PATCH) -> Grid:
+        """Grid of the patches of `size` pixels a side, stored in the same orientation.
+
+        Patches are counted from the north-west corner, as the model sees them, and the last ones reach
+        beyond the grid where its shape is no multiple of `size`: beyond its south and east sides, which
+        are the first rows and columns of a grid that runs backwards.
+        """
+        from rasterio import Affine
+
+        y, x = (axis.patches(size, is_backwards=axis.dim in self.runs_backwards) for axis in (self.y, self.x))
+        told = self.told
+        if told is not None:  # the same corner, larger steps
+            told = Affine(*(size * told.a, size * told.b, told.c), *(size * told.d, size * told.e, told.f))
+        return replace(self, y=y, x=x, told=told)
+
+    def assign(self, data: xr.DataArray) -> xr.DataArray:
+        """Give an array of this grid its coordinates and its CRS, as CF, rioxarray and GDAL read them.
+
+        Parameters
+        ----------
+        data
+            With the dims and the shape of the grid, whatever other dims it has. Coordinates of its own
+            along these dims are replaced.
+
+        Returns
+        -------
+        xarray.DataArray
+            A new one around the same values.
+        """
+        import rioxarray  # noqa: F401  (it registers the accessor)
+
+        data = data.copy(deep=False)
+        for axis, letter in ((self.y, "Y"), (self.x, "X")):
+            if axis.coordinate is not None:
+                variable = axis.coordinate.copy(deep=False)
+                variable.attrs = self._axis_attributes(letter) | variable.attrs
+                data = data.assign_coords({axis.dim: variable})
+        if self.mapping in data.coords:
+            data.encoding["grid_mapping"] = self.mapping
+        if self.crs is not None and data.rio.crs is None:
+            data = data.rio.write_crs(self.crs, self.mapping, inplace=True)
+        return self._with_geotransform(data)
+
+    def _with_geotransform(self, data: xr.DataArray) -> xr.DataArray:
+        """With a GeoTransform where coordinates do not say it all, and without one where they do.
+
+        They do not tell the height of a single row. Of more rows, a GeoTransform would outlive a crop.
+        """
+        are_enough = 1 not in self.shape and self.y.centres is not None and self.x.centres is not None
+        fitting = None if are_enough else self.transform
+        text = None if fitting is None else " ".join(map(str, fitting.to_gdal()))
+        if self.mapping in data.coords:
+            reference = data.coords[self.mapping].variable.copy(deep=False)
+        elif text is not None:
+            reference = xr.Variable((), 0)
+        else:
+            return data
+        kept = {key: value for key, value in reference.attrs.items() if key != "GeoTransform"}
+        reference.attrs = kept if text is None else kept | {"GeoTransform": text}
+        data = data.assign_coords({self.mapping: reference})
+        data.encoding["grid_mapping"] = self.mapping
+        return data
+
+    def _axis_attributes(self, axis: str) -> dict[str, str]:
+        """CF attributes of a spatial coordinate."""
+        if self.is_geographic:
+            name, units = ("latitude", "degrees_north") if axis == "Y" else ("longitude", "degrees_east")
+            return {"axis": axis, "standard_name": name, "units": units}
+        if self.crs is None or not self.crs.is_projected:
+            return {"axis": axis}
+        metres = {"units": "m"} if self.crs.linear_units_factor[1] == 1 else {}
+        return {"axis": axis, "standard_name": f"projection_{axis.lower()}_coordinate", **metres}
+
+
+def _spatial_dims(data: xr.DataArray) -> tuple[str, str] | None:
+    for y_dim, x_dim in _NAMES:
+        if y_dim in data.dims and x_dim in data.dims:
+            return y_dim, x_dim
+    import rioxarray
+
+    try:
+        found = str(data.rio.y_dim), str(data.rio.x_dim)
+    except rioxarray.exceptions.MissingSpatialDimensionError:
+        return None
+    return found if set(found) <= set(data.dims) else None
+
+
+def _geotransform(attrs: Mapping[Any, Any]) -> Any:
+    """Affine of a grid mapping; None without a readable one."""
+    from rasterio import Affine
+
+    try:
+        return Affine.from_gdal(*map(float, str(attrs.get("GeoTransform", "")).split()))
+    except (TypeError, ValueError):
+        return None
+
+
+def _centre(axis: Axis) -> float | None:
+    if axis.centres is None or axis.size < 2 or not np.isfinite(axis.centres).all():
+        return None
+    return float(axis.centres[axis.size // 2])
