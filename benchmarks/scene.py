@@ -39,9 +39,9 @@ from terramind_xr.modalities import PATCH, TILE, lulc_classes, modalities
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import Recipe, find
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import standardize
-from terramind_xr.models import Recipe, find
 
 INPUT = "S2L2A"
 OVERLAP = 32

@@ -15,7 +15,7 @@ import terramind_xr
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
     "errors", "options", "modalities", "crs", "grid", "units", "values", "random", "bands", "validate",
-    "masks", "miniature", "files", "models", "quiet", "weights", "model", "engine", "kernels", "scene",
+    "masks", "model", "engine", "kernels", "scene",
     "plan", "results", "plotting", "synthetic", "io", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
@@ -24,8 +24,6 @@ NEVER = {
     "engine": TORCH,
     "validate": TORCH,
     "model": LABELS,
-    "models": LABELS,
-    "files": LABELS,
 }
 
 ROOT = Path(terramind_xr.__file__).parent
@@ -99,10 +97,10 @@ def test_imports_point_one_way(path):
         ("engine", 0, "import terramind_xr.api"),
         ("engine", 0, "from terramind_xr import generate"),
         ("synthetic", 1, "from ..api import generate"),
-        ("models", 0, "import torch"),
-        ("models", 0, "class A:\n    from torch import nn"),
-        ("models", 0, "try:\n    import terratorch.registry\nexcept ImportError:\n    pass"),
-        ("models", 0, "def f():\n    import dask.array"),
+        ("model", 1, "import torch"),
+        ("model", 1, "class A:\n    from torch import nn"),
+        ("model", 1, "try:\n    import terratorch.registry\nexcept ImportError:\n    pass"),
+        ("model", 1, "def f():\n    import dask.array"),
         ("model", 1, "import xarray as xr"),
         ("engine", 1, "def f():\n    import torch"),
         ("validate", 0, "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
@@ -117,8 +115,8 @@ def test_a_forbidden_import_is_found(module, depth, source):
     [
         ("engine", 1, "from .tiling import plan\nimport dask"),
         ("synthetic", 1, "from .fields import noise\nfrom ..random import bits"),
-        ("models", 0, "def f():\n    import torch"),
-        ("models", 0, "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+        ("model", 1, "def f():\n    import torch"),
+        ("model", 1, "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
         ("__init__", 0, "from .api import generate\nfrom . import synthetic"),
     ],
 )

@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 
 import upstream
-from terramind_xr import weights
 from terramind_xr.modalities import modalities
-from terramind_xr.model import chain, decoding, drawing, sampling
+from terramind_xr.model import chain, decoding, drawing, sampling, weights
 from terramind_xr.model.batch import Batch, Target
 from terramind_xr.model.execution import Execution, session
+from terramind_xr.model.quiet import full_precision
+from terramind_xr.model.recipe import find
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import standardize
 from terramind_xr.model.tokens import encode
-from terramind_xr.models import find
-from terramind_xr.quiet import full_precision
 
 BATCH = 2
 PLACES = np.zeros((BATCH, 2), np.int64)

@@ -8,17 +8,16 @@ import torch
 
 import terramind_xr
 import upstream
-from terramind_xr import weights
 from terramind_xr.modalities import modalities
-from terramind_xr.model import chain
+from terramind_xr.model import chain, weights
 from terramind_xr.model.batch import Batch, Target
 from terramind_xr.model.decoding import decode_expected, decode_tokens, expected_codes, token_codes
 from terramind_xr.model.drawing import draw
 from terramind_xr.model.execution import Execution, session
+from terramind_xr.model.recipe import find
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import destandardize
 from terramind_xr.model.tokens import encode, encode_tokens
-from terramind_xr.models import find
 from terramind_xr.random import Stream
 
 GRID = (3, 14, 14)

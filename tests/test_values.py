@@ -199,8 +199,8 @@ def test_only_what_is_valid_and_not_masked_counts():
 def kernel(each):
     from terramind_xr.kernels import GenerateKernel
     from terramind_xr.model.execution import Execution
+    from terramind_xr.model.recipe import find
     from terramind_xr.model.sampling import Sampling
-    from terramind_xr.models import find
 
     return GenerateKernel(find("demo", ["LULC"]), (each,), ("LULC",), Sampling(), Execution())
 

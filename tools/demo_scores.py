@@ -16,8 +16,8 @@ from demo_data import S2_MEAN, S2_STD, held_out
 from safetensors.torch import load_file
 from terratorch.models.backbones.terramind.model.generate import GenerationSampler
 
-from terramind_xr import miniature
 from terramind_xr.modalities import lulc_classes, modalities
+from terramind_xr.model import miniature
 
 PACKAGE = Path(__file__).parents[1] / "src" / "terramind_xr" / "demo"
 COUNT = 128

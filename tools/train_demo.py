@@ -23,7 +23,7 @@ from demo_scores import evaluate, write_model_card
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from terratorch.models.backbones.terramind.model.generate import GenerationSampler
 
-from terramind_xr import miniature
+from terramind_xr.model import miniature
 
 PACKAGE = Path(__file__).parents[1] / "src" / "terramind_xr" / "demo"
 SEED = 20251123

@@ -21,8 +21,8 @@ from terramind_xr.kernels import GenerateKernel
 from terramind_xr.masks import Mask
 from terramind_xr.modalities import modalities
 from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import describe, find, readable, writable
 from terramind_xr.model.sampling import Sampling, is_whole
-from terramind_xr.models import describe, find, readable, writable
 from terramind_xr.options import Precision, get_options
 from terramind_xr.plan import Plan
 from terramind_xr.results import label, provenance

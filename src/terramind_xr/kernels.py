@@ -17,9 +17,9 @@ from terramind_xr.modalities import PATCH, band_dims, lulc_classes, modalities
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import standardize
-from terramind_xr.models import Recipe
 from terramind_xr.units import Conversion
 from terramind_xr.values import check_values
 

@@ -13,8 +13,8 @@ import xarray as xr
 from terramind_xr.engine import Output
 from terramind_xr.grid import Grid
 from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
-from terramind_xr.models import Recipe
 
 
 def label(

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr import weights
+from terramind_xr.model import weights
 from terramind_xr.model.batch import Batch, Target
 from terramind_xr.model.decoding import decode, token_codes
 from terramind_xr.model.drawing import draw
 from terramind_xr.model.execution import Execution, session
+from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.tokens import encode, encoder_key, token_key
-from terramind_xr.models import Recipe
 
 if TYPE_CHECKING:
     import torch

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr import weights
 from terramind_xr.modalities import PATCH, modalities
+from terramind_xr.model import weights
 from terramind_xr.model.execution import Execution, session
+from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import destandardize
-from terramind_xr.models import Recipe
 from terramind_xr.random import Stream
 
 if TYPE_CHECKING:

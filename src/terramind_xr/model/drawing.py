@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr import weights
+from terramind_xr.model import weights
 from terramind_xr.model.batch import Known, Target
+from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling, sample_tokens
 from terramind_xr.model.tokens import token_key
-from terramind_xr.models import Recipe
 from terramind_xr.random import Stream
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from terramind_xr.errors import OptionError
+from terramind_xr.model.quiet import full_precision
 from terramind_xr.options import Precision, check_device, check_precision
-from terramind_xr.quiet import full_precision
 
 _run_lock = threading.Lock()
 """One batch at a time in a process: torch's own threads already use every core, or the GPU."""
