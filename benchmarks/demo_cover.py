@@ -7,10 +7,12 @@ from demo_tables import NOT_IN_MODEL, Row, Table, Value
 from demo_tiles import BATCH, Array, Tiles, has_tokenizer, held_out, joined, places, predict, standardized
 from numpy.typing import NDArray
 
-from terramind_xr import inference
-from terramind_xr.inference import Sampling
 from terramind_xr.modalities import PATCH, TILE, lulc_classes
-from terramind_xr.models import find
+from terramind_xr.model import chain
+from terramind_xr.model.batch import Batch
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import find
+from terramind_xr.model.sampling import Sampling
 
 INPUTS = (
     ("S2L2A",),
@@ -65,14 +67,12 @@ def half_hidden(data: Tiles, model: str) -> Array | None:
     codes = []
     for start in range(0, count, BATCH):
         part = slice(start, start + BATCH)
-        made = inference.generate(
-            recipe,
+        batch = Batch(
             {"S2L2A": standardized(data, "S2L2A", part)},
             {"S2L2A": visible[part].reshape(-1, side, side)},
-            ("LULC",),
             places(count)[part],
-            Sampling(),
         )
+        made = chain.generate(recipe, batch, ("LULC",), Sampling(), Execution())
         codes.append(made["LULC"].argmax(axis=1))
     return np.concatenate(codes)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from demo_baselines import linear, mean_of_all, mean_of_tile
 from demo_tables import NOT_IN_MODEL, Row, Table, Value
 from demo_tiles import (
@@ -24,10 +23,12 @@ from demo_tiles import (
 )
 from numpy.typing import NDArray
 
-from terramind_xr import inference, weights
-from terramind_xr.inference import Sampling
 from terramind_xr.modalities import modalities
-from terramind_xr.models import find
+from terramind_xr.model.decoding import decode_tokens
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import find
+from terramind_xr.model.sampling import Sampling
+from terramind_xr.model.tokens import encode_tokens
 
 # The first inputs of each output are decoded in every way.
 PAIRS = (
@@ -195,11 +196,9 @@ def tokenizers(tiles: int = 32, model: str = "demo") -> Table:
 def reconstruct(data: Tiles, name: str, model: str, sampling: Sampling) -> NDArray[np.float32]:
     """Tiles (tile, channel, y, x) through their tokens; LULC as class probabilities."""
     recipe, count = find(model, {name}), len(data[name])
-    tokenizer = weights.tokenizer(recipe, name, "cpu")
     results = []
-    with torch.inference_mode():
-        for start in range(0, count, BATCH):
-            part = slice(start, start + BATCH)
-            tokens = tokenizer.tokenize(torch.from_numpy(standardized(data, name, part)))
-            results.append(inference.decode(recipe, name, tokens, places(count)[part], sampling, "cpu"))
+    for start in range(0, count, BATCH):
+        part = slice(start, start + BATCH)
+        tokens = encode_tokens(recipe, name, standardized(data, name, part), Execution())
+        results.append(decode_tokens(recipe, name, tokens, places(count)[part], sampling, Execution()))
     return np.concatenate(results)

@@ -12,10 +12,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import terramind_xr
-from terramind_xr import inference
 from terramind_xr.errors import WeightsError
 from terramind_xr.modalities import TILE, lulc_classes, modalities
-from terramind_xr.models import find
+from terramind_xr.model.recipe import find
+from terramind_xr.model.scaling import standardize
 
 NAMES = ("S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI")
 FIT_SEED = 10_000
@@ -93,7 +93,7 @@ def standardized(data: Tiles, name: str, part: slice) -> NDArray[np.float32]:
     if name == "LULC":
         return np.stack([values == cover.code for cover in lulc_classes], axis=1).astype(np.float32)
     values = values if values.ndim == 4 else values[:, None]
-    moved = inference.standardize(modalities[name], values.swapaxes(0, 1).astype(np.float32))
+    moved = standardize(modalities[name], values.swapaxes(0, 1).astype(np.float32))
     return np.ascontiguousarray(moved.swapaxes(0, 1))
 
 

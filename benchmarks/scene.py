@@ -35,15 +35,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import terramind_xr
-from terramind_xr import inference
 from terramind_xr.modalities import PATCH, TILE, lulc_classes, modalities
-from terramind_xr.models import Recipe, find
+from terramind_xr.model import chain
+from terramind_xr.model.batch import Batch
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import Recipe, find
+from terramind_xr.model.sampling import Sampling
+from terramind_xr.model.scaling import standardize
 
 INPUT = "S2L2A"
 OVERLAP = 32
 DIFFUSION_STEPS = 10
 """Given to terratorch as well; a part of the cost of every output but LULC."""
-SAMPLING = inference.Sampling(diffusion_steps=DIFFUSION_STEPS)
+SAMPLING = Sampling(diffusion_steps=DIFFUSION_STEPS)
 PIXEL = 10e-3
 """Side of a pixel in km."""
 
@@ -149,11 +153,10 @@ def run_raw(recipe: Recipe, tiles: NDArray[np.float32], call: Call) -> None:
     places = TILE * np.array(list(np.ndindex(side, side)))
     visible = np.ones((call.batch_size, TILE // PATCH, TILE // PATCH), bool)
     for first in range(0, len(tiles), call.batch_size):
-        batch = slice(first, first + call.batch_size)
-        pixels = tiles[batch]
-        inference.generate(
-            recipe, {INPUT: pixels}, {INPUT: visible[: len(pixels)]}, call.outputs, places[batch], SAMPLING
-        )
+        some = slice(first, first + call.batch_size)
+        pixels = tiles[some]
+        batch = Batch({INPUT: pixels}, {INPUT: visible[: len(pixels)]}, places[some])
+        chain.generate(recipe, batch, call.outputs, SAMPLING, Execution())
 
 
 def run_scene(scene: xr.Dataset, options: dict[str, Any]) -> Maps:
@@ -198,7 +201,7 @@ def our_cases(scene: xr.Dataset, model: str, call: Call) -> dict[str, Case]:
     """The raw forward, and terramind_xr without and with overlap."""
     recipe = find(model, set(call.outputs))
     tiles = cut_tiles(scene).astype(np.float32).swapaxes(0, 1)
-    tiles = np.ascontiguousarray(inference.standardize(modalities[INPUT], tiles).swapaxes(0, 1))
+    tiles = np.ascontiguousarray(standardize(modalities[INPUT], tiles).swapaxes(0, 1))
     cases = {RAW: Case(partial(run_raw, recipe, tiles, call), len(tiles))}
     for name, overlap in ((OURS, 0), (OURS_BLENDED, OVERLAP)):
         options = {"outputs": call.outputs, "model": model, "batch_size": call.batch_size}

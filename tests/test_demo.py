@@ -14,8 +14,8 @@ import pytest
 
 import terramind_xr
 import upstream
-from terramind_xr import inference, weights
-from terramind_xr.models import find, package_folder
+from terramind_xr.model import weights
+from terramind_xr.model.recipe import find, package_folder
 
 EVERY = ("S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI")
 OUTPUTS = ("LULC", "NDVI", "DEM", "S1GRD", "S1RTC", "S2L2A")
@@ -84,7 +84,7 @@ def test_land_cover_in_several_decoding_steps(tiles):
     """By upstream's own loop: tokens that were decided first are seen by those decided later."""
     recipe = find("demo", ["LULC"])
     numbers = demo_tiles.standardized(tiles, "S2L2A", slice(None))
-    sampler = inference._sampler(recipe, ("S2L2A",), ("LULC",), "cpu")
+    sampler = weights.sampler(recipe, (), (), "cpu")
     by_steps = {}
     for steps in (1, 4):
         tokens = upstream.generated_tokens(sampler, {"S2L2A": numbers}, ["tok_lulc@224"], steps)

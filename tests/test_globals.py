@@ -59,7 +59,7 @@ def test_every_switch_of_precision_is_pinned_and_given_back():
     script = """
 import itertools, json, torch, terramind_xr
 from torch import backends
-from terramind_xr.quiet import full_precision
+from terramind_xr.model.quiet import full_precision
 names = ["cuda.matmul", "mkldnn.matmul", "mkldnn.conv", "cudnn.conv"]
 owners = {name: getattr(getattr(backends, name.split(".")[0]), name.split(".")[1], None) for name in names}
 owners = {name: owner for name, owner in owners.items() if hasattr(owner, "fp32_precision")}
@@ -150,9 +150,9 @@ def test_building_a_model_draws_no_random_number():
     import torch
     from terratorch.models.backbones.terramind.tokenizer import tokenizer_register
 
-    from terramind_xr import miniature
-    from terramind_xr.quiet import without_draws
-    from terramind_xr.weights import build_backbone, demo_config
+    from terramind_xr.model import miniature
+    from terramind_xr.model.quiet import without_draws
+    from terramind_xr.model.weights import build_backbone, demo_config
 
     def state():
         return random.getstate(), torch.get_rng_state().tolist(), str(np.random.get_state())  # noqa: NPY002

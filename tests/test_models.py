@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import terramind_xr
-from terramind_xr import OptionError, TerramindWarning, WeightsError, files, weights
-from terramind_xr.files import WeightsFile
-from terramind_xr.models import describe, find, package_folder, readable, writable
+from terramind_xr import OptionError, TerramindWarning, WeightsError
+from terramind_xr.model import files, weights
+from terramind_xr.model.files import WeightsFile
+from terramind_xr.model.recipe import describe, find, package_folder, readable, writable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -114,7 +115,7 @@ def endpoint():
 @pytest.mark.parametrize(("offline", "attempts"), [("0", 1), ("1", 0)])
 def test_a_hub_that_does_not_answer_is_asked_once(endpoint, offline, attempts, tmp_path):
     script = (
-        "from terramind_xr.models import find\n"
+        "from terramind_xr.model.recipe import find\n"
         "try:\n"
         "    find('terramind_v1_base', ['LULC', 'NDVI', 'DEM'])\n"
         "except Exception as error:\n"
@@ -438,7 +439,7 @@ def only(monkeypatch, inputs, outputs):
 
     config = json.loads((package_folder() / "config.json").read_text())
     config["backbone"] |= {"inputs": inputs, "outputs": outputs}
-    monkeypatch.setattr(sys.modules["terramind_xr.models"], "demo_config", lambda: config)
+    monkeypatch.setattr("terramind_xr.model.recipe.demo_config", lambda: config)
 
 
 @pytest.mark.parametrize(

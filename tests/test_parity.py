@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 
 import upstream
-from terramind_xr import inference, weights
-from terramind_xr.inference import Sampling
 from terramind_xr.modalities import modalities
-from terramind_xr.models import find
-from terramind_xr.quiet import full_precision
+from terramind_xr.model import chain, decoding, drawing, sampling, weights
+from terramind_xr.model.batch import Batch, Target
+from terramind_xr.model.execution import Execution, session
+from terramind_xr.model.quiet import full_precision
+from terramind_xr.model.recipe import find
+from terramind_xr.model.sampling import Sampling
+from terramind_xr.model.scaling import standardize
+from terramind_xr.model.tokens import encode
 
 BATCH = 2
 PLACES = np.zeros((BATCH, 2), np.int64)
@@ -31,11 +35,21 @@ def raw():
 
 
 def standardized(name, values):
-    return inference.standardize(modalities[name], values.swapaxes(0, 1)).swapaxes(0, 1)
+    return standardize(modalities[name], values.swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def everything(names):
     return {name: np.ones((BATCH, 14, 14), bool) for name in names}
+
+
+def seen(pixels, tokens=None):
+    """Batch of which every patch is visible."""
+    tokens = tokens or {}
+    return Batch(pixels, everything([*pixels, *tokens]), PLACES, tokens)
+
+
+def generate(recipe, batch, outputs, **options):
+    return chain.generate(recipe, batch, outputs, Sampling(**options), Execution())
 
 
 def tensors(raw, names):
@@ -92,7 +106,7 @@ def test_land_cover_equals_upstreams_generation(released, raw, names):
         expected = theirs(tensors(raw, names))["LULC"].softmax(dim=1).numpy()
     recipe = find(released, ["LULC"])
     pixels = {name: standardized(name, raw[name]) for name in names}
-    ours = inference.generate(recipe, pixels, everything(names), ("LULC",), PLACES, Sampling())["LULC"]
+    ours = generate(recipe, seen(pixels), ("LULC",))["LULC"]
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
@@ -126,14 +140,14 @@ def test_encoder_logits_and_tokens_equal_upstreams(released, raw, names):
             {**inputs(), "tok_lulc@224": target}, "tok_lulc@224", 196, seed=0
         )
         raster = torch.empty_like(expected).scatter_(1, order[..., None].expand_as(expected), expected)
-        sampler = inference._sampler(recipe, names, ("LULC",), "cpu")
-        logits = inference.token_logits(sampler, inputs(), "tok_lulc@224", BATCH, 196)
+        sampler = weights.sampler(recipe, tuple(inputs()), ("tok_lulc@224",), "cpu")
+        known = encode(recipe, seen(pixels), "cpu")
+        drawn = drawing.draw(recipe, known, Target.hidden("LULC", (BATCH, 14, 14)), PLACES, Sampling(), "cpu")
         features = [encoder_output(each, inputs()) for each in (theirs, sampler)]
     assert not torch.equal(order, order.sort(dim=1).values)
     torch.testing.assert_close(features[1], features[0], rtol=0, atol=0)
-    torch.testing.assert_close(logits, raster, rtol=1e-4, atol=1e-5)
-    tokens = inference.sample_tokens(logits, PLACES, (14, 14), None, Sampling())
-    assert torch.equal(tokens, raster.argmax(dim=-1))
+    torch.testing.assert_close(drawn.logits.flatten(1, 2), raster, rtol=1e-4, atol=1e-5)
+    assert torch.equal(drawn.tokens.flatten(1), raster.argmax(dim=-1))
 
 
 def encoder_output(sampler, inputs):
@@ -160,11 +174,9 @@ def test_a_second_output_is_conditioned_on_the_first_as_upstream(released, raw):
 
     recipe = find(released, ["LULC"])
     pixels = {"S2L2A": standardized("S2L2A", raw["S2L2A"])}
-    with inference._session(Sampling()) as device:
-        ours = inference.generate_tokens(
-            recipe, pixels, everything(["S2L2A"]), ("LULC", "NDVI"), PLACES, Sampling(), device
-        )
-        sampler = inference._sampler(recipe, ("S2L2A",), ("LULC", "NDVI"), device)
+    with session(Execution()) as device:
+        ours = chain.generate_tokens(recipe, seen(pixels), ("LULC", "NDVI"), Sampling(), device)
+        sampler = weights.sampler(recipe, (), (), device)
         expected = upstream.generated_tokens(sampler, pixels, ["tok_lulc@224", "tok_ndvi@224"])
         alone = upstream.generated_tokens(sampler, pixels, ["tok_ndvi@224"])
     for name, key in {"LULC": "tok_lulc@224", "NDVI": "tok_ndvi@224"}.items():
@@ -181,15 +193,11 @@ def test_the_demo_equals_upstreams_loop_and_decoder():
     recipe = find("demo", ["LULC", "NDVI"])
     window = terramind_xr.synthetic.scene(224, seed=3).S2L2A.values.astype(np.float32)
     pixels = {"S2L2A": standardized("S2L2A", np.stack([window, window[:, ::-1]]))}
-    ours = inference.generate(
-        recipe, pixels, everything(["S2L2A"]), ("LULC", "NDVI"), PLACES, Sampling(diffusion_steps=1)
-    )
-    with inference._session(Sampling()) as device:
-        sampler = inference._sampler(recipe, ("S2L2A",), ("LULC", "NDVI"), device)
+    ours = generate(recipe, seen(pixels), ("LULC", "NDVI"), diffusion_steps=1)
+    with session(Execution()) as device:
+        sampler = weights.sampler(recipe, (), (), device)
         tokens = upstream.generated_tokens(sampler, pixels, ["tok_lulc@224", "tok_ndvi@224"])
-        drawn = inference.generate_tokens(
-            recipe, pixels, everything(["S2L2A"]), ("LULC", "NDVI"), PLACES, Sampling(), device
-        )
+        drawn = chain.generate_tokens(recipe, seen(pixels), ("LULC", "NDVI"), Sampling(), device)
         expected = weights.tokenizer(recipe, "LULC", device).decode_tokens(
             tokens["tok_lulc@224"].reshape(BATCH, 14, 14)
         )
@@ -205,13 +213,13 @@ def test_hidden_patches_change_nothing_in_the_others(released, raw):
     pixels = {"S2L2A": standardized("S2L2A", raw["S2L2A"])}
     visible = everything(["S2L2A"])
     visible["S2L2A"][0, :5] = False
-    first = inference.generate(recipe, pixels, visible, ("LULC",), PLACES, Sampling())["LULC"]
+    first = generate(recipe, Batch(pixels, visible, PLACES), ("LULC",))["LULC"]
     pixels["S2L2A"] = pixels["S2L2A"].copy()
     pixels["S2L2A"][0, :, :80] = 123.0
-    second = inference.generate(recipe, pixels, visible, ("LULC",), PLACES, Sampling())["LULC"]
+    second = generate(recipe, Batch(pixels, visible, PLACES), ("LULC",))["LULC"]
     np.testing.assert_array_equal(first, second)
     pixels, visible = ({name: values[:1] for name, values in each.items()} for each in (pixels, visible))
-    alone = inference.generate(recipe, pixels, visible, ("LULC",), PLACES[:1], Sampling())["LULC"]
+    alone = generate(recipe, Batch(pixels, visible, PLACES[:1]), ("LULC",))["LULC"]
     np.testing.assert_allclose(alone[0], first[0], atol=1e-6)
 
 
@@ -227,7 +235,7 @@ def test_a_diffusion_trajectory_equals_upstreams_with_the_same_noise(clamp, monk
     noise = torch.from_numpy(rng.normal(size=(BATCH, 1, 224, 224)).astype(np.float32))
     with torch.inference_mode():
         latent = tokenizer.tokens_to_embedding(tokens)
-        ours = inference.denoise(tokenizer, latent, noise, Sampling(diffusion_steps=5, clamp=clamp))
+        ours = decoding.denoise(tokenizer, latent, noise, Sampling(diffusion_steps=5, clamp=clamp))
         monkeypatch.setattr(torch, "randn", lambda *shape, **options: noise.clone())
         scheduler = type(tokenizer.noise_scheduler).from_config(
             tokenizer.noise_scheduler.config, thresholding=bool(clamp), clip_sample=False
@@ -252,7 +260,7 @@ def test_a_full_size_diffusion_decoder_equals_upstreams(tmp_path, monkeypatch):
     noise = torch.from_numpy(rng.normal(size=(1, 2, 224, 224)).astype(np.float32))
     with torch.inference_mode():
         latent = tokenizer.tokens_to_embedding(tokens)
-        ours = inference.denoise(tokenizer, latent, noise, Sampling(diffusion_steps=2))
+        ours = decoding.denoise(tokenizer, latent, noise, Sampling(diffusion_steps=2))
         monkeypatch.setattr(torch, "randn", lambda *shape, **options: noise.clone())
         theirs = tokenizer.decode_tokens(tokens, timesteps=2, image_size=224)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
@@ -265,17 +273,16 @@ def test_sampling_takes_the_same_nucleus_as_upstream():
     logits = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 400)).astype(np.float32) * 2)
     for top_p, top_k in [(0.8, 0), (0.0, 10), (0.5, 30), (0.0, 0), (1.0, 400)]:
         kept = GenerationSampler(torch.nn.Identity()).top_k_top_p_filtering(logits.clone(), top_k, top_p)
-        ranked, order = inference._nucleus(logits, top_p, top_k)
+        ranked, order = sampling.nucleus(logits, top_p, top_k)
         ours = torch.full_like(logits, -float("inf")).scatter_(1, order, ranked)
         assert torch.equal(ours.isfinite(), kept.isfinite()), (top_p, top_k)
 
 
 def test_overlapping_tiles_start_from_the_same_diffusion_noise(monkeypatch):
-    import torch
-
-    monkeypatch.setattr(inference, "denoise", lambda tokenizer, latent, image, sampling: image)
-    tokens, places = torch.zeros((BATCH, 14, 14), dtype=torch.int64), np.array([[16, 32], [64, 80]])
-    first, second = inference.decode(find("demo", ["NDVI"]), "NDVI", tokens, places, Sampling(), "cpu")
+    monkeypatch.setattr(decoding, "denoise", lambda tokenizer, codes, image, sampling: image)
+    tokens, places = np.zeros((BATCH, 14, 14), np.int64), np.array([[16, 32], [64, 80]])
+    recipe = find("demo", ["NDVI"])
+    first, second = decoding.decode_tokens(recipe, "NDVI", tokens, places, Sampling(), Execution())
     np.testing.assert_array_equal(first[:, 48:, 48:], second[:, :-48, :-48])
     assert (first != second).any()
 
@@ -288,14 +295,12 @@ def test_draws_follow_the_temperature_and_agree_between_shifted_tiles():
     rng = np.random.default_rng(0)
     # One field of logits over 17 patches, seen by two tiles that are 3 patches apart.
     field = torch.from_numpy(rng.normal(size=(14, 17, 50)).astype(np.float32))
-    tiles = torch.stack([field[:, :14], field[:, 3:]]).flatten(1, 2)
-    stream, sampling = Stream(0, "LULC/tokens"), Sampling(temperature=1.0)
-    drawn = inference.sample_tokens(tiles, np.array([[0, 0], [0, 48]]), (14, 14), stream, sampling)
-    first, second = drawn.reshape(2, 14, 14)
+    tiles = torch.stack([field[:, :14], field[:, 3:]])
+    stream, places = Stream(0, "LULC/tokens"), np.array([[0, 0], [0, 48]])
+    drawn = sampling.sample_tokens(tiles, places, stream, Sampling(temperature=1.0))
+    first, second = drawn
     assert torch.equal(first[:, 3:], second[:, :11])
     greedy = tiles.argmax(dim=-1)
     assert (drawn != greedy).any()
-    cold = inference.sample_tokens(
-        tiles, np.array([[0, 0], [0, 48]]), (14, 14), stream, Sampling(temperature=1e-4)
-    )
+    cold = sampling.sample_tokens(tiles, places, stream, Sampling(temperature=1e-4))
     assert torch.equal(cold, greedy)

@@ -197,11 +197,12 @@ def test_only_what_is_valid_and_not_masked_counts():
 
 
 def kernel(each):
-    from terramind_xr.inference import Sampling
     from terramind_xr.kernels import GenerateKernel
-    from terramind_xr.models import find
+    from terramind_xr.model.execution import Execution
+    from terramind_xr.model.recipe import find
+    from terramind_xr.model.sampling import Sampling
 
-    return GenerateKernel(find("demo", ["LULC"]), (each,), ("LULC",), Sampling())
+    return GenerateKernel(find("demo", ["LULC"]), (each,), ("LULC",), Sampling(), Execution())
 
 
 def test_the_real_tiles_pass(terramesh):

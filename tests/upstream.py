@@ -11,7 +11,7 @@ def save_random_backbone(folder: Path, size: str = "tiny", seed: int = 0) -> Pat
     import torch
     from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
 
-    from terramind_xr.weights import build_backbone
+    from terramind_xr.model.weights import build_backbone
 
     raw = [key for key in MODALITY_INFO if key.startswith("untok_")]
     tokens = [f"tok_{name}@224" for name in ("sen2l2a", "sen1grd", "sen1rtc", "dem", "lulc", "ndvi")]

@@ -17,7 +17,7 @@ from demo_card import write_digests, write_model_card
 from demo_data import Tiles, cores, make_worlds
 from demo_training import train_backbone, train_tokenizer
 
-from terramind_xr import miniature
+from terramind_xr.model import miniature
 
 PACKAGE = Path(__file__).parents[1] / "src" / "terramind_xr" / "demo"
 TILES = 8000

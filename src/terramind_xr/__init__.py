@@ -17,7 +17,7 @@ from terramind_xr.io import open_rasters
 
 # As dask.delayed does: three names here are also those of the modules that hold them.
 from terramind_xr.modalities import lulc_classes, modalities
-from terramind_xr.models import models
+from terramind_xr.model.recipe import models
 from terramind_xr.options import set_options
 from terramind_xr.plan import Plan
 from terramind_xr.plotting import plot

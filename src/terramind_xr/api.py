@@ -17,10 +17,11 @@ from terramind_xr.data import Mask, Offset, lookup
 from terramind_xr.engine import Output, Source, Tiling, map_tiles
 from terramind_xr.engine.cost import estimate
 from terramind_xr.errors import OptionError, warn
-from terramind_xr.inference import Sampling, is_whole
 from terramind_xr.kernels import GenerateKernel
 from terramind_xr.modalities import modalities
-from terramind_xr.models import describe, find, readable, writable
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import describe, find, readable, writable
+from terramind_xr.model.sampling import Sampling, is_whole
 from terramind_xr.options import Precision, get_options
 from terramind_xr.plan import Plan
 from terramind_xr.results import label, provenance
@@ -138,12 +139,14 @@ def generate(
         top_k=top_k,
         diffusion_steps=diffusion_steps,
         clamp=clamp,
+    )
+    execution = Execution(
         device=options.device if device is None else device,
         precision=precision or options.precision,
     )
     call = _prepare(
         obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
-        sampling=sampling, overlap=overlap, batch_size=batch_size,
+        sampling=sampling, execution=execution, overlap=overlap, batch_size=batch_size,
     )  # fmt: skip
     arrays = map_tiles(
         call.sources, call.kernel, call.tiling, extra=call.scene.extra_shape, batch_size=call.batch_size
@@ -223,7 +226,7 @@ def plan(
     """
     call = _prepare(
         obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
-        sampling=Sampling(), overlap=overlap, batch_size=batch_size, loads=False,
+        sampling=Sampling(), execution=Execution(), overlap=overlap, batch_size=batch_size, loads=False,
     )  # fmt: skip
     return Plan(
         model=call.kernel.recipe.name,
@@ -253,6 +256,7 @@ class _Call:
         attrs = provenance(
             self.kernel.recipe,
             self.kernel.sampling,
+            self.kernel.execution,
             inputs=" ".join(self.scene.inputs),
             outputs=" ".join(self.outputs),
             overlap=self.tiling.y.overlap,
@@ -282,6 +286,7 @@ def _prepare(
     mask: Mask,
     probabilities: bool,
     sampling: Sampling,
+    execution: Execution,
     overlap: int,
     batch_size: int,
     loads: bool = True,
@@ -310,6 +315,7 @@ def _prepare(
         inputs=scene.kernel_inputs(check=get_options().check_values),
         targets=targets,
         sampling=sampling,
+        execution=execution,
         probabilities=probabilities,
         offset=_offset_of_outputs(scene),
     )

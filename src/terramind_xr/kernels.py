@@ -1,6 +1,6 @@
 """What a block does to its data: raw values to standardised tiles, and predictions to maps.
 
-Kernels join the contract with the data (units, offsets, nodata) to `inference`. They are frozen values
+Kernels join the contract with the data (units, offsets, nodata) to `model`. They are frozen values
 that hold no weights, so that dask can name, pickle and compare tasks by them.
 """
 
@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr import inference
 from terramind_xr.data.units import Conversion
 from terramind_xr.data.values import check_values
 from terramind_xr.engine import Field, Layer, Output
-from terramind_xr.inference import Sampling
 from terramind_xr.modalities import PATCH, band_dims, lulc_classes, modalities
-from terramind_xr.models import Recipe
+from terramind_xr.model import chain
+from terramind_xr.model.batch import Batch
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import Recipe
+from terramind_xr.model.sampling import Sampling
+from terramind_xr.model.scaling import standardize
 
 Mask = NDArray[np.bool_]
 
@@ -85,6 +88,8 @@ class GenerateKernel:
         Modalities to generate, in order.
     sampling
         How tokens are drawn and decoded.
+    execution
+        Where the model runs.
     probabilities
         Whether LULC comes as class probabilities.
     offset
@@ -95,6 +100,7 @@ class GenerateKernel:
     inputs: tuple[KernelInput, ...]
     targets: tuple[str, ...]
     sampling: Sampling
+    execution: Execution
     probabilities: bool = False
     offset: float = 0.0
 
@@ -128,7 +134,7 @@ class GenerateKernel:
                 valid &= ~next(queue)[0].astype(bool)
             if each.check:  # what a mask hides may be anything
                 check_values(each.name, raw, valid, each.conversion, each.variables)
-            values = inference.standardize(modalities[each.name], values)
+            values = standardize(modalities[each.name], values)
             if not valid.all():
                 values[:, ~valid] = 0
             layers.append(Layer(values, valid))
@@ -139,14 +145,12 @@ class GenerateKernel:
     ) -> list[NDArray[np.float32]]:
         """Generate a batch of tiles; patches without a valid pixel are hidden from the encoder."""
         names = [each.name for each in self.inputs]
-        generated = inference.generate(
-            self.recipe,
-            dict(zip(names, pixels, strict=True)),
-            {name: _patches(mask) for name, mask in zip(names, valid, strict=True)},
-            self.targets,
-            places,
-            self.sampling,
+        batch = Batch(
+            pixels=dict(zip(names, pixels, strict=True)),
+            visible={name: _patches(mask) for name, mask in zip(names, valid, strict=True)},
+            places=places,
         )
+        generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
         return [generated[name] for name in self.targets]
 
     def finish(self, index: int, blended: NDArray[np.float64], valid: Mask) -> NDArray[Any]:

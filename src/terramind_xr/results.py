@@ -12,8 +12,9 @@ import xarray as xr
 
 from terramind_xr.engine import Output
 from terramind_xr.grid import Grid
-from terramind_xr.inference import Sampling
-from terramind_xr.models import Recipe
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import Recipe
+from terramind_xr.model.sampling import Sampling
 
 
 def label(
@@ -59,7 +60,7 @@ def label(
     return result
 
 
-def provenance(recipe: Recipe, sampling: Sampling, **more: Any) -> dict[str, Any]:
+def provenance(recipe: Recipe, sampling: Sampling, execution: Execution, **more: Any) -> dict[str, Any]:
     """Attributes that say how a result was made: enough to make it again, flat, for netCDF and Zarr."""
     attrs: dict[str, Any] = {
         "terramind_model": recipe.name,
@@ -69,7 +70,7 @@ def provenance(recipe: Recipe, sampling: Sampling, **more: Any) -> dict[str, Any
         "terramind_temperature": float(sampling.temperature),
         "terramind_diffusion_steps": sampling.diffusion_steps,
         "terramind_clamp": sampling.clamp or "none",
-        "terramind_precision": sampling.precision,
+        "terramind_precision": execution.precision,
         "terramind_xr_version": importlib.metadata.version("terramind_xr"),
         "terratorch_version": importlib.metadata.version("terratorch"),
         "torch_version": importlib.metadata.version("torch"),

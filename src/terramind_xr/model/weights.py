@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from terramind_xr import miniature
 from terramind_xr.errors import TerramindWarning, WeightsError
-from terramind_xr.files import WeightsFile
 from terramind_xr.modalities import TILE, modalities
-from terramind_xr.models import Recipe, demo_config
-from terramind_xr.quiet import import_terratorch, without_draws
+from terramind_xr.model import miniature
+from terramind_xr.model.files import WeightsFile
+from terramind_xr.model.quiet import import_terratorch, without_draws
+from terramind_xr.model.recipe import Recipe, demo_config
 
 _lock = threading.RLock()
 
@@ -136,7 +136,7 @@ def sampler(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...], 
     Parameters
     ----------
     recipe
-        From `terramind_xr.models.find`.
+        From `terramind_xr.model.recipe.find`.
     encoded, decoded
         Keys of terratorch's ``MODALITY_INFO`` that the encoder must read and the decoder must write. The
         model is the same whatever they are: it has all embeddings that the file holds.

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from terramind_xr.errors import OptionError, WeightsError
-from terramind_xr.files import FETCH_HINT, HUB, Hub, WeightsFile, in_folder, package_folder, packaged
 from terramind_xr.modalities import modalities
+from terramind_xr.model.files import FETCH_HINT, HUB, Hub, WeightsFile, in_folder, package_folder, packaged
 
 SIZES = ("tiny", "small", "base", "large")
 _TOKENIZERS = tuple(name for name, modality in modalities.items() if modality.codebook)

@@ -1,0 +1,66 @@
+"""All stages in a row: modalities from those that are known, each conditioned on the ones before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramind_xr.model import weights
+from terramind_xr.model.batch import Batch, Target
+from terramind_xr.model.decoding import decode, token_codes
+from terramind_xr.model.drawing import draw
+from terramind_xr.model.execution import Execution, session
+from terramind_xr.model.recipe import Recipe
+from terramind_xr.model.sampling import Sampling
+from terramind_xr.model.tokens import encode, encoder_key, token_key
+
+if TYPE_CHECKING:
+    import torch
+
+
+def generate(
+    recipe: Recipe, batch: Batch, outputs: tuple[str, ...], sampling: Sampling, execution: Execution
+) -> dict[str, NDArray[np.float32]]:
+    """Generate modalities for a batch of tiles, each conditioned on the inputs and on earlier outputs.
+
+    Parameters
+    ----------
+    recipe
+        Which weights.
+    batch
+        Inputs, as pixels or as tokens.
+    outputs
+        Modalities to generate, in this order.
+    sampling
+        How tokens are drawn and decoded.
+    execution
+        Where to run.
+
+    Returns
+    -------
+    dict
+        By output (tile, channel, y, x), float32: class probabilities for LULC, else the modality's own
+        units.
+    """
+    with session(execution) as device:
+        tokens = generate_tokens(recipe, batch, outputs, sampling, device)
+        codes = {name: token_codes(recipe, name, tokens[name], device) for name in outputs}
+        return {name: decode(recipe, name, codes[name], batch.places, sampling, device) for name in outputs}
+
+
+def generate_tokens(
+    recipe: Recipe, batch: Batch, outputs: tuple[str, ...], sampling: Sampling, device: str
+) -> dict[str, torch.Tensor]:
+    """Tokens of each output (tile, row, column), drawn one output after the other."""
+    # Loaded before anything is computed, so that all that it lacks is named at once. The last output
+    # conditions nothing, so that its encoder embedding is not needed (as upstream).
+    encoded = [*map(encoder_key, batch.pixels), *map(token_key, [*batch.tokens, *outputs[:-1]])]
+    weights.sampler(recipe, tuple(dict.fromkeys(encoded)), tuple(map(token_key, outputs)), device)
+    known, tokens = encode(recipe, batch, device), {}
+    for name in outputs:
+        drawn = draw(recipe, known, Target.hidden(name, batch.grid), batch.places, sampling, device)
+        known[token_key(name)] = drawn.known()
+        tokens[name] = drawn.tokens
+    return tokens

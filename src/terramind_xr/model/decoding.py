@@ -1,0 +1,138 @@
+"""Third stage: tokens to pixels. A token stands for a code, which the tokenizer's decoder reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramind_xr.modalities import PATCH, modalities
+from terramind_xr.model import weights
+from terramind_xr.model.execution import Execution, session
+from terramind_xr.model.recipe import Recipe
+from terramind_xr.model.sampling import Sampling
+from terramind_xr.model.scaling import destandardize
+from terramind_xr.random import Stream
+
+if TYPE_CHECKING:
+    import torch
+
+
+def decode_tokens(
+    recipe: Recipe,
+    name: str,
+    tokens: NDArray[np.int64],
+    places: NDArray[np.int64],
+    sampling: Sampling,
+    execution: Execution,
+) -> NDArray[np.float32]:
+    """Pixels of a modality from its tokens.
+
+    Parameters
+    ----------
+    recipe
+        Which weights; the modality's tokenizer is among them.
+    name
+        Modality.
+    tokens
+        (tile, row, column).
+    places
+        First row and column of each tile from the scene's origin, multiples of the patch: (tile, 2).
+    sampling
+        Seed, steps and clamp of a diffusion decoder.
+    execution
+        Where to run.
+
+    Returns
+    -------
+    numpy.ndarray
+        (tile, channel, y, x): class probabilities for LULC, else the modality's own units.
+    """
+    import torch
+
+    with session(execution) as device:
+        codes = token_codes(recipe, name, torch.from_numpy(tokens).to(device), device)
+        return decode(recipe, name, codes, places, sampling, device)
+
+
+def decode_expected(
+    recipe: Recipe,
+    name: str,
+    logits: NDArray[np.float32],
+    places: NDArray[np.int64],
+    sampling: Sampling,
+    execution: Execution,
+) -> NDArray[np.float32]:
+    """Pixels of a modality from the code that logits (tile, row, column, token) let expect.
+
+    Otherwise as `decode_tokens`; what leaves one token without doubt is decoded as that token.
+    """
+    import torch
+
+    with session(execution) as device:
+        codes = expected_codes(recipe, name, torch.from_numpy(logits).to(device), device)
+        return decode(recipe, name, codes, places, sampling, device)
+
+
+def token_codes(recipe: Recipe, name: str, tokens: torch.Tensor, device: str) -> torch.Tensor:
+    """Codes (tile, level, row, column) of tokens (tile, row, column)."""
+    codes: torch.Tensor = weights.tokenizer(recipe, name, device).tokens_to_embedding(tokens)
+    return codes
+
+
+def expected_codes(recipe: Recipe, name: str, logits: torch.Tensor, device: str) -> torch.Tensor:
+    """Codes (tile, level, row, column), averaged over all tokens by their probability.
+
+    One tile at a time: probabilities need as much memory as the logits, and a tile depends on no other.
+    """
+    import torch
+
+    codebook = weights.tokenizer(recipe, name, device).quantize.codebook
+    with torch.autocast(logits.device.type, enabled=False):
+        codes = torch.stack([each.float().softmax(dim=-1) @ codebook for each in logits])
+    return codes.movedim(-1, 1)
+
+
+def decode(
+    recipe: Recipe,
+    name: str,
+    codes: torch.Tensor,
+    places: NDArray[np.int64],
+    sampling: Sampling,
+    device: str,
+) -> NDArray[np.float32]:
+    """Pixels (tile, channel, y, x) of codes (tile, level, row, column); class probabilities for LULC."""
+    import torch
+
+    tokenizer = weights.tokenizer(recipe, name, device)
+    modality = modalities[name]
+    if name == "LULC":
+        probabilities = tokenizer.decode_quant(codes).float().softmax(dim=1)
+        return np.asarray(probabilities.cpu().numpy(), np.float32)
+    height, width = (side * PATCH for side in codes.shape[2:])
+    stream = Stream(sampling.seed, f"{name}/diffusion")
+    noise = [
+        stream.normal(y=int(y), x=int(x), height=height, width=width, bands=len(modality.bands))
+        for y, x in places
+    ]
+    image = denoise(tokenizer, codes, torch.from_numpy(np.stack(noise)).to(device), sampling)
+    result = image.float().cpu().numpy().swapaxes(0, 1)
+    return np.ascontiguousarray(destandardize(modality, result).swapaxes(0, 1))
+
+
+def denoise(tokenizer: Any, codes: torch.Tensor, image: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Upstream's DDIM from the noise `image` (tile, band, y, x) to standardised pixels.
+
+    Steps are spaced "trailing" as upstream does; a number that does not divide 1000 takes one step more.
+    """
+    # A scheduler of our own: setting the steps changes it, and the tokenizer is shared.
+    scheduler = type(tokenizer.noise_scheduler).from_config(
+        tokenizer.noise_scheduler.config,
+        **({} if sampling.clamp else {"thresholding": False, "clip_sample": False}),
+    )
+    scheduler.set_timesteps(sampling.diffusion_steps, mode="trailing")
+    for step in scheduler.timesteps:
+        estimate = tokenizer.decoder(image, step, codes)
+        image = scheduler.step(estimate.float(), step, image).prev_sample
+    return image

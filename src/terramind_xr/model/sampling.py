@@ -1,0 +1,109 @@
+"""How tokens are taken from logits: the likeliest ones, or drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramind_xr.errors import OptionError
+from terramind_xr.modalities import PATCH
+from terramind_xr.random import Stream
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn and decoded.
+
+    Raises OptionError for values that cannot be used.
+
+    Parameters
+    ----------
+    seed
+        Of all random numbers.
+    temperature
+        0 takes the most probable token; above, tokens are drawn, the flatter the higher.
+    top_p, top_k
+        Draw only from the most probable tokens: the smallest set that holds `top_p` of the
+        probability, the `top_k` first. 0 switches off.
+    diffusion_steps
+        DDIM steps of the diffusion decoders.
+    clamp
+        ``"upstream"`` keeps each step's estimate within one standard deviation, as terratorch does; None
+        does not.
+    """
+
+    seed: int = 0
+    temperature: float = 0.0
+    top_p: float = 0.8
+    top_k: int = 0
+    diffusion_steps: int = 10
+    clamp: Literal["upstream"] | None = "upstream"
+
+    def __post_init__(self) -> None:
+        rules = {
+            "seed": (is_whole(self.seed) and -(2**63) <= self.seed < 2**63, "a whole number below 2**63"),
+            "temperature": (_is_number(self.temperature) and self.temperature >= 0, "None or a number >= 0"),
+            "top_p": (_is_number(self.top_p) and 0 <= self.top_p <= 1, "a number from 0 to 1"),
+            "top_k": (is_whole(self.top_k) and self.top_k >= 0, "a whole number >= 0"),
+            "diffusion_steps": (
+                is_whole(self.diffusion_steps) and 1 <= self.diffusion_steps <= 1000,
+                "a whole number from 1 to 1000",
+            ),
+            "clamp": (self.clamp in ("upstream", None), "'upstream' or None"),
+        }
+        for name, (right, expected) in rules.items():
+            if not right:
+                raise OptionError(f"{name}={getattr(self, name)!r} cannot be used: expected {expected}.")
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, numpy's included; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return is_whole(value) or isinstance(value, float | np.floating)
+
+
+def sample_tokens(
+    logits: torch.Tensor, places: NDArray[np.int64], stream: Stream, sampling: Sampling
+) -> torch.Tensor:
+    """Tokens (tile, row, column) from logits (tile, row, column, token): the likeliest, or by Gumbel-max.
+
+    The noise of a token at a place does not depend on the tile, so that overlapping tiles tend to agree.
+    """
+    import torch
+
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    candidates, order = nucleus(logits.flatten(0, -2), sampling.top_p, sampling.top_k)
+    rows, cols = np.indices(logits.shape[1:3]).reshape(2, -1)
+    y = (places[:, :1] // PATCH + rows).reshape(-1, 1)
+    x = (places[:, 1:] // PATCH + cols).reshape(-1, 1)
+    noise = torch.from_numpy(stream.gumbel(y, x, order.cpu().numpy())).to(logits.device)
+    best = (candidates.double() / sampling.temperature + noise).argmax(dim=-1, keepdim=True)
+    return order.gather(-1, best).reshape(logits.shape[:-1])
+
+
+def nucleus(logits: torch.Tensor, top_p: float, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the candidates (place, rank), descending, -inf beyond the nucleus; and their token ids.
+
+    Same set as terratorch's ``top_k_top_p_filtering``: `top_k` first, then the tokens up to and including
+    the one with which the probability exceeds `top_p`. Both act before the temperature.
+    """
+    ranked, order = logits.sort(dim=-1, descending=True, stable=True)
+    if top_k:
+        # Ties with the last one stay in, as upstream.
+        ranked = ranked.masked_fill(ranked < ranked[:, min(top_k, ranked.shape[-1]) - 1, None], -float("inf"))
+    if top_p:
+        before = ranked.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)
+        before[:, 0] = 0
+        ranked = ranked.masked_fill(before > top_p, -float("inf"))
+    widest = int(ranked.isfinite().sum(dim=-1).max())
+    return ranked[:, :widest], order[:, :widest]
