@@ -23,7 +23,9 @@ from terramind_xr.errors import TerramindWarning, warn
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(terramind_xr.__file__).parent
 SCENE = xr.Dataset({"S2L2A": (("y", "x"), np.zeros((2, 2)))})
-METHODS = ["generate", "plan", "plot", "seam_index", "to_zarr", "validate"]
+METHODS = [
+    "detokenize", "generate", "plan", "plot", "reconstruct", "seam_index", "to_zarr", "tokenize", "validate",
+]  # fmt: skip
 
 
 def inside(depth):

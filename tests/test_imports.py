@@ -15,7 +15,8 @@ import terramind_xr
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
     "errors", "options", "modalities", "crs", "grid", "data", "random", "model", "engine", "kernels",
-    "scene", "plan", "seams", "results", "plotting", "synthetic", "io", "api", "accessor", "__init__",
+    "token_kernels", "scene", "token_raster", "plan", "seams", "results", "plotting", "synthetic", "io",
+    "api", "tokenizing", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
 GRAPHS = frozenset({"dask", "distributed"})

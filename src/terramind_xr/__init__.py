@@ -22,6 +22,7 @@ from terramind_xr.options import set_options
 from terramind_xr.plan import Plan
 from terramind_xr.plotting import plot
 from terramind_xr.seams import Seams, seam_index
+from terramind_xr.tokenizing import detokenize, reconstruct, tokenize
 
 __version__ = _version("terramind_xr")
 
@@ -36,6 +37,7 @@ __all__ = [
     "TerramindWarning",
     "WeightsError",
     "__version__",
+    "detokenize",
     "generate",
     "lulc_classes",
     "modalities",
@@ -43,10 +45,12 @@ __all__ = [
     "open_rasters",
     "plan",
     "plot",
+    "reconstruct",
     "seam_index",
     "set_options",
     "synthetic",
     "to_zarr",
+    "tokenize",
     "validate",
 ]
 

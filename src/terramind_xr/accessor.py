@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from terramind_xr import api, plotting, seams
+from terramind_xr import api, plotting, seams, tokenizing
 from terramind_xr.data import validate
 from terramind_xr.engine import store
 
@@ -54,6 +54,9 @@ class TerramindAccessor:
 
     validate = _method(validate)
     generate = _method(api.generate)
+    tokenize = _method(tokenizing.tokenize)
+    detokenize = _method(tokenizing.detokenize)
+    reconstruct = _method(tokenizing.reconstruct)
     plan = _method(api.plan)
     to_zarr = _method(store.to_zarr)
     plot = _method(plotting.plot)

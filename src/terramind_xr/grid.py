@@ -119,6 +119,16 @@ class Axis:
         centres = start + step * (np.arange(count) + 0.5)
         return Axis(self.dim, count, xr.Variable(self.dim, centres, attrs), step)
 
+    def pixels(self, size: int, count: int, *, is_backwards: bool) -> Axis:
+        """Axis of `count` pixels of which `size` make a patch of this one: the inverse of `patches`."""
+        if self.step is None or self.edge is None:
+            return Axis(self.dim, count, step=None if self.step is None else self.step / size)
+        step = self.step / size
+        start = self.edge + self.size * self.step - count * step if is_backwards else self.edge
+        attrs = {} if self.coordinate is None else self.coordinate.attrs
+        centres = start + step * (np.arange(count) + 0.5)
+        return Axis(self.dim, count, xr.Variable(self.dim, centres, attrs), step)
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -294,6 +304,28 @@ class Grid:
         told = self.told
         if told is not None:  # the same corner, larger steps
             told = Affine(*(size * told.a, size * told.b, told.c), *(size * told.d, size * told.e, told.f))
+        return replace(self, y=y, x=x, told=told)
+
+    def pixels(self, shape: tuple[int, int], size: int = PATCH) -> Grid:
+        """Grid of `shape` pixels of which `size` a side make a patch of this one: the inverse of `patches`.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr
+        >>> axes = {"y": 5e6 - 10 * np.arange(20), "x": 4e5 + 10 * np.arange(40)}
+        >>> grid = Grid.of(xr.DataArray(np.zeros((20, 40)), dims=("y", "x"), coords=axes))
+        >>> grid.patches().pixels((20, 40)).same_as(grid) is None
+        True
+        """
+        from rasterio import Affine
+
+        y, x = (
+            axis.pixels(size, count, is_backwards=axis.dim in self.runs_backwards)
+            for axis, count in zip((self.y, self.x), shape, strict=True)
+        )
+        told = self.told
+        if told is not None:
+            told = Affine(*(told.a / size, told.b / size, told.c), *(told.d / size, told.e / size, told.f))
         return replace(self, y=y, x=x, told=told)
 
     def assign(self, data: xr.DataArray) -> xr.DataArray:

@@ -6,6 +6,7 @@ that hold no weights, so that dask can name, pickle and compare tasks by them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,19 @@ class KernelInput:
             valid &= (raw != self.nodata).all(axis=0)
         return values, valid
 
+    def layer(self, regions: Iterator[NDArray[Any]]) -> Layer:
+        """Standardised values from the next regions, 0 (the band's mean) where not valid."""
+        raw = next(regions)
+        values, valid = self.read(raw, next(regions) if self.offset is None else None)
+        if self.masked:
+            valid &= ~next(regions)[0].astype(bool)
+        if self.check:  # what a mask hides may be anything
+            check_values(self.name, raw, valid, self.conversion, self.variables)
+        values = standardize(modalities[self.name], values)
+        if not valid.all():
+            values[:, ~valid] = 0
+        return Layer(values, valid)
+
 
 @dataclass(frozen=True)
 class GenerateKernel:
@@ -126,19 +140,7 @@ class GenerateKernel:
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
         """Standardised inputs, 0 (the band's mean) where not valid."""
         queue = iter(regions)
-        layers = []
-        for each in self.inputs:
-            raw = next(queue)
-            values, valid = each.read(raw, next(queue) if each.offset is None else None)
-            if each.masked:
-                valid &= ~next(queue)[0].astype(bool)
-            if each.check:  # what a mask hides may be anything
-                check_values(each.name, raw, valid, each.conversion, each.variables)
-            values = standardize(modalities[each.name], values)
-            if not valid.all():
-                values[:, ~valid] = 0
-            layers.append(Layer(values, valid))
-        return layers
+        return [each.layer(queue) for each in self.inputs]
 
     def run(
         self, pixels: list[NDArray[np.float32]], valid: list[Mask], places: NDArray[np.int64]
@@ -153,20 +155,25 @@ class GenerateKernel:
         generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
         return [generated[name] for name in self.targets]
 
-    def finish(self, index: int, blended: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
+    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
         """Maps in physical units; NaN, or class 0, where no input is valid."""
-        name = self.targets[index]
-        if name == "LULC" and not self.probabilities:
-            codes = blended.argmax(axis=0).astype(np.uint8)
-            return np.where(valid, codes, np.uint8(0))
-        values = blended.astype(np.float32)
-        if modalities[name].is_optical:
-            values += np.float32(self.offset)
-        limits = modalities[name].limits
-        if limits is not None:
-            values = values.clip(*limits)
-        values[:, ~valid] = np.nan
-        return values if len(values) > 1 else values[0]
+        return finish_modality(self.targets[index], merged, valid, self.offset, self.probabilities)
+
+
+def finish_modality(
+    name: str, merged: NDArray[np.float64], valid: Mask, offset: float, probabilities: bool
+) -> NDArray[Any]:
+    """Array of a modality ([band,] y, x) from its blended field: codes of LULC, units of the others."""
+    modality = modalities[name]
+    if name == "LULC" and not probabilities:
+        return np.where(valid, merged.argmax(axis=0).astype(np.uint8), np.uint8(0))
+    values = merged.astype(np.float32)
+    if modality.is_optical:
+        values += np.float32(offset)
+    if modality.limits is not None:
+        values = values.clip(*modality.limits)
+    values[:, ~valid] = np.nan
+    return values if len(values) > 1 else values[0]
 
 
 def modality_output(name: str, field: int, band_dim: str = "band", offset: float = 0.0) -> Output:

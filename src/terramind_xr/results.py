@@ -25,6 +25,7 @@ def label(
     spatial: tuple[str, str],
     extra: Mapping[str, xr.DataArray],
     attrs: Mapping[str, Any],
+    grid: Grid | None = None,
 ) -> xr.DataArray:
     """Name a finished array as its kernel describes it, and give it the coordinates of the input.
 
@@ -42,9 +43,11 @@ def label(
         Coordinates of the extra dims by dim, in order.
     attrs
         How the result was made.
+    grid
+        Where the array lies, if not on the grid of `like`.
     """
     dims = (*extra, *output.dims, *spatial)
-    keep = {*extra, *spatial}
+    keep = {*extra, *(spatial if grid is None else ())}
     coords = {key: value for key, value in like.coords.items() if set(value.dims) <= keep and key != "band"}
     for dim, index in extra.items():
         coords.update({key: value for key, value in index.coords.items() if set(value.dims) <= {dim}})
@@ -52,7 +55,7 @@ def label(
     result.attrs = {key: value for key, value in {**output.attrs, **attrs}.items() if value is not None}
     if np.issubdtype(result.dtype, np.floating):
         result.encoding["_FillValue"] = np.asarray(np.nan, result.dtype)[()]
-    result = Grid.of(like).assign(result)
+    result = (Grid.of(like) if grid is None else grid).assign(result)
     # Listed among a variable's coordinates, the grid mapping is one again however a file is opened.
     beside = [str(key) for key in result.coords if key not in result.dims and " " not in str(key)]
     if beside:

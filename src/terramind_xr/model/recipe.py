@@ -45,7 +45,8 @@ class Recipe:
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file, by ``"backbone"`` and by modality: the same whatever else a call needs."""
-        return {"backbone": self.backbone.digest} | {name: file.digest for name, file in self.tokenizers}
+        main = {"backbone": self.backbone.digest} if self.backbone.digest else {}
+        return main | {name: file.digest for name, file in self.tokenizers}
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def models() -> dict[str, ModelInfo]:
     return {**found, "demo": demo}
 
 
-def find(model: str | os.PathLike[str], tokenizers: Collection[str]) -> Recipe:
+def find(model: str | os.PathLike[str], tokenizers: Collection[str], *, backbone: bool = True) -> Recipe:
     """Find the weights of a model without loading any.
 
     Parameters
@@ -93,6 +94,8 @@ def find(model: str | os.PathLike[str], tokenizers: Collection[str]) -> Recipe:
         that holds the files of the hub under their own names.
     tokenizers
         Modalities whose tokenizers are needed.
+    backbone
+        Whether the encoder and decoder are needed, too.
 
     Returns
     -------
@@ -108,7 +111,7 @@ def find(model: str | os.PathLike[str], tokenizers: Collection[str]) -> Recipe:
     """
     source = _resolve(model)
     pattern = "tokenizer_{}.safetensors" if source.name == "demo" else "TerraMind_Tokenizer_{}.pt"
-    wanted = {"": source.backbone}
+    wanted = {"": source.backbone} if backbone else {}
     for modality in sorted(tokenizers):
         if modality not in _TOKENIZERS:
             raise OptionError(f"{modality} has no tokenizer; those with one are {', '.join(_TOKENIZERS)}.")
@@ -122,7 +125,21 @@ def find(model: str | os.PathLike[str], tokenizers: Collection[str]) -> Recipe:
     if missing:
         hint = "" if source.name == "demo" else FETCH_HINT
         raise WeightsError(f"Weights of {source.name} are missing:\n" + "\n".join(missing) + hint)
-    return Recipe(source.name, found.pop(""), tuple(found.items()))
+    main = found.pop("") if backbone else WeightsFile("undetermined", source.backbone, "", "")
+    return Recipe(source.name, main, tuple(found.items()))
+
+
+def codebook(model: str | os.PathLike[str] | Recipe, name: str) -> tuple[int, ...]:
+    """Levels of the quantizer of a modality's tokenizer; the vocabulary is their product.
+
+    Raises
+    ------
+    OptionError, WeightsError
+        As `describe` does.
+    """
+    if _name_of(model) != "demo":
+        return modalities[name].codebook
+    return tuple(demo_config()["tokenizers"][name]["codebook"])
 
 
 def describe(model: str | os.PathLike[str]) -> Recipe:
