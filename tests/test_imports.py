@@ -14,7 +14,7 @@ import terramind_xr
 
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
-    "errors", "options", "modalities", "crs", "grid", "data", "random", "model", "engine", "kernels",
+    "errors", "options", "modalities", "crs", "axis", "grid", "data", "random", "model", "engine", "kernels",
     "token_kernels", "scene", "token_raster", "plan", "seams", "results", "plotting", "synthetic", "io",
     "api", "tokenizing", "accessor", "__init__",
 )  # fmt: skip
@@ -23,6 +23,7 @@ GRAPHS = frozenset({"dask", "distributed"})
 LABELS = GRAPHS | {"xarray"}
 NEVER = {
     "crs": TORCH | GRAPHS,
+    "axis": TORCH | GRAPHS,
     "grid": TORCH | GRAPHS,
     "data": TORCH | GRAPHS,
     "engine": TORCH,

@@ -10,8 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from terramind_xr.axis import Axis
 from terramind_xr.errors import OptionError
-from terramind_xr.grid import Axis, Grid
+from terramind_xr.grid import Grid
 from terramind_xr.modalities import RESOLUTION, Modality, lulc_classes, modalities
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from terramind_xr.axis import Axis
 from terramind_xr.data.labels import band_dim
 from terramind_xr.data.layout import ModalityInput
 from terramind_xr.errors import InputError
-from terramind_xr.grid import Axis, Grid
+from terramind_xr.grid import Grid
 
 Mask = xr.DataArray | Mapping[str, xr.DataArray] | None
 
