@@ -14,9 +14,10 @@ PY := $(VENV)/bin/python
 help:  ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-test  ## a land-cover map of a synthetic scene, under out/quickstart
+demo: $(VENV)/.installed-test  ## maps of a synthetic scene from any input to any output, under out/quickstart
 	rm -rf out/quickstart
 	$(PY) examples/quickstart.py
+	$(PY) examples/any_to_any.py --output out/quickstart/any_to_any.png
 
 test: $(VENV)/.installed-test  ## the quick tests, doctests included
 	$(PY) -m pytest -q

@@ -1,10 +1,12 @@
-"""One synthetic world in all its modalities, and what the demo model makes of some of them, in one picture.
+"""Any to any: a scene in all its modalities, and what the model makes of some of them, in one picture.
 
-    python examples/panel.py                                # out/panel.png
-    python examples/panel.py --seed 7 --size 672 --output out/seven.png
+    python examples/any_to_any.py                                # a synthetic world; out/any_to_any.png
+    python examples/any_to_any.py --seed 7 --size 672 --output out/seven.png
+    python examples/any_to_any.py --input S2L2A=s2.tif DEM=dem.tif LULC=lulc.tif
 
-The upper row is the world itself. Each row below starts with the inputs; the outputs stand under what they
-should look like. The demo model is for trying things out, not for science.
+The upper row is the scene itself. Each row below starts with the inputs; the outputs stand under what they
+should look like, with their error beside that of the tile's own mean (of classes: the share of right pixels
+beside that of its commonest class). The demo model is for trying things out, not for science.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="number of the world (%(default)s)")
     parser.add_argument("--size", type=int, default=448, help="side in pixels (%(default)s)")
     parser.add_argument("--model", default="demo", help="name or folder (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("out/panel.png"), help="picture (%(default)s)")
+    parser.add_argument("--input", nargs="+", metavar="MODALITY=FILE", help="rasters on one grid of 10 m")
+    parser.add_argument(
+        "--output", type=Path, default=Path("out/any_to_any.png"), help="picture (%(default)s)"
+    )
     return parser.parse_args()
 
 
@@ -93,6 +98,19 @@ def write(ax: Axes, words: str) -> None:
     ax.text(0.5, 0.5, words, ha="center", va="center", color="0.4", transform=ax.transAxes)
 
 
+def error(made: xr.DataArray, truth: xr.DataArray) -> str:
+    """How good it is, beside who knows the mean (or the commonest class) of the whole scene."""
+    dims = [dim for dim in truth.dims if not str(dim).startswith("band")]
+    values, told = np.asarray(made.transpose(..., *dims)), np.asarray(truth.transpose(..., *dims))
+    if made.name == "LULC":
+        right, common = (values == told).mean(), np.bincount(told.ravel()).max() / told.size
+        return f"{right:.2f} right (commonest {common:.2f})"
+    told = told.astype(float)
+    off = np.nanmean(np.abs(values - told))
+    mean = np.nanmean(np.abs(told.mean(axis=(-2, -1), keepdims=True) - told))
+    return f"off by {off:.3g} (mean {mean:.3g})"
+
+
 def draw_outputs(
     axes: list[Axes], world: xr.Dataset, inputs: tuple[str, ...], model: str, heights: Limits
 ) -> None:
@@ -104,34 +122,58 @@ def draw_outputs(
             write(ax, "input")
             continue
         try:
-            made = terramind_xr.generate(world[list(inputs)], output, model=model, clamp=None)
+            made = terramind_xr.generate(
+                world[list(inputs)], output, inputs=list(inputs), model=model, clamp=None
+            ).compute()
         except terramind_xr.WeightsError:
             write(ax, "not in this model")
             continue
-        draw(ax, made, f"{output} from {names}", heights)
+        score = f"\n{error(made, world[output])}" if output in world else ""
+        draw(ax, made, f"{output} from {names}{score}", heights)
+
+
+def opened(pairs: list[str]) -> xr.Dataset:
+    """Rasters that were named on the command line, in memory."""
+    files = dict(pair.partition("=")[::2] for pair in pairs)
+    return terramind_xr.open_rasters(files).compute()
 
 
 def main() -> None:
     arguments = parse_arguments()
-    world = terramind_xr.synthetic.scene(arguments.size, arguments.seed, WORLD).compute()
-    heights = {"vmin": float(world["DEM"].min()), "vmax": float(world["DEM"].max()) + 1}
-    size = (len(OUTPUTS) + 1, len(INPUTS) + 1)
+    if arguments.input:
+        world, title = opened(arguments.input), ", ".join(arguments.input)
+    else:
+        world = terramind_xr.synthetic.scene(arguments.size, arguments.seed, WORLD).compute()
+        title = f"World {arguments.seed}"
+    rows = [inputs for inputs in INPUTS if set(inputs) <= set(world)]
+    if not rows:
+        sys.exit(f"None of {', '.join(' + '.join(inputs) for inputs in INPUTS)} is in {title}.")
+    heights: Limits = {}
+    if "DEM" in world:
+        heights = {"vmin": float(world["DEM"].min()), "vmax": float(world["DEM"].max()) + 1}
+    size = (len(OUTPUTS) + 1, len(rows) + 1)
     figure, axes = plt.subplots(
         *size[::-1], figsize=(2.5 * size[0], 2.7 * size[1] + 0.4), layout="constrained"
     )
-    draw(axes[0, 0], false_colour(world["S2L2A"]), "the world: S2L2A, B08 B04 B03", heights)
+    if "S2L2A" in world:
+        draw(axes[0, 0], false_colour(world["S2L2A"]), "the scene: S2L2A, B08 B04 B03", heights)
+    else:
+        write(axes[0, 0], "")
     for ax, name in zip(axes[0, 1:], OUTPUTS, strict=True):
-        draw(ax, world[name], f"the world: {name}", heights)
-    for row, inputs in zip(axes[1:], INPUTS, strict=True):
+        if name in world:
+            draw(ax, world[name], f"the scene: {name}", heights)
+        else:
+            write(ax, f"{name}: not given")
+    for row, inputs in zip(axes[1:], rows, strict=True):
         draw_outputs(list(row), world, inputs, arguments.model, heights)
     handles = [
         Patch(facecolor=cover.color, edgecolor="0.5", linewidth=0.5, label=cover.name.replace("_", " "))
         for cover in lulc_classes[1:]
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
-    low, high = (np.round(limit) for limit in heights.values())
+    relief = f", {heights['vmin']:.0f} to {heights['vmax']:.0f} m" if heights else ""
     figure.suptitle(
-        f"World {arguments.seed}, {arguments.size} × {arguments.size} pixels, {low:.0f} to {high:.0f} m; "
+        f"{title}, {world.sizes['y']} × {world.sizes['x']} pixels{relief}; "
         f"radar as VV, VH and VV − VH; outputs by the model {arguments.model}, without clamp",
         fontsize=10,
     )
