@@ -141,7 +141,7 @@ def opened(pairs: list[str]) -> xr.Dataset:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.input:
-        world, title = opened(arguments.input), ", ".join(arguments.input)
+        world, title = opened(arguments.input), f"{len(arguments.input)} rasters"
     else:
         world = terramind_xr.synthetic.scene(arguments.size, arguments.seed, WORLD).compute()
         title = f"World {arguments.seed}"
