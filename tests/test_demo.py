@@ -69,10 +69,17 @@ def commonest(tiles) -> float:
 
 @pytest.mark.parametrize(
     ("inputs", "least"),
-    [(("S2L2A",), 0.72), (("S2L1C",), 0.7), (("S2L2A", "S1GRD", "DEM"), 0.72)],
+    [(("S2L2A",), 0.75), (("S2L1C",), 0.72), (("S2L2A", "S1GRD", "DEM"), 0.75)],
 )
 def test_land_cover_from_optical_inputs(tiles, inputs, least):
     assert accuracy(tiles, *inputs) > least > commonest(tiles)
+
+
+@pytest.mark.parametrize("inputs", [("S1GRD", "DEM"), ("S1RTC", "DEM"), ("RGB",)])
+def test_land_cover_from_other_inputs(tiles, inputs):
+    """Better than the commonest class of all tiles; above that of each tile is for radar with relief only."""
+    counts = np.bincount(tiles["LULC"].ravel(), minlength=10)
+    assert accuracy(tiles, *inputs) > counts.max() / counts.sum() + 0.15
 
 
 def test_land_cover_where_half_of_the_patches_are_hidden(tiles):
@@ -110,10 +117,10 @@ def test_swapped_bands_cost_accuracy(tiles, bands):
     ("inputs", "output", "share"),
     [
         (("S2L2A",), "NDVI", 0.7),
-        (("S2L2A",), "DEM", 6.0),
+        (("S2L2A",), "DEM", 4.0),
         (("S2L2A",), "S1RTC", 0.9),
         (("S1RTC", "DEM"), "S1GRD", 0.9),
-        (("S1RTC", "DEM"), "S2L2A", 1.1),
+        (("S2L1C",), "S2L2A", 0.9),
     ],
 )
 def test_numbers_are_nearer_than_the_mean_of_each_tile(tiles, inputs, output, share):

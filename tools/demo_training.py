@@ -285,6 +285,20 @@ def token_loss(
     return loss + 2 * F.cross_entropy(pixels, cover)
 
 
+def spread_embeddings(model: Any, tokenizers: dict[str, Any]) -> None:
+    """Begin the encoder's embeddings of tokens from their codes, so that like tokens are alike.
+
+    Each token is seen too seldom to learn from its own few places in some thousand steps.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    for name, tokenizer in tokenizers.items():
+        codes = tokenizer.quantize.codebook.float()
+        table = model.encoder_embeddings[token_key(name)].token_emb.weight
+        directions = torch.randn(codes.shape[1], table.shape[1], generator=generator)
+        with torch.no_grad():
+            table.copy_((codes - codes.mean(0)) / codes.std(0) @ directions * 0.25)
+
+
 def train_backbone(
     model: Any, tokenizers: dict[str, Any], tiles: Tiles, work: Path, steps: int, size: int = 16
 ) -> None:
