@@ -69,5 +69,6 @@ def test_a_map_a_picture_and_areas(tmp_path, own_file):
 def test_what_cannot_be_done_is_said_without_a_traceback(tmp_path, arguments, words):
     done = run(*arguments, "--output", tmp_path / "out", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith(words)
+    # Libraries may warn of each other before.
+    assert any(line.startswith(words) for line in done.stderr.splitlines())
     assert "Traceback" not in done.stderr

@@ -138,6 +138,7 @@ FAULTY_MASKS = {
     "other dims": (lambda mask: mask.rename(y="lat", x="lon"), "dims.*expected those of the grid"),
     "floats": (lambda mask: mask.astype(float), "float64, expected booleans"),
     "twice": (lambda mask: xr.concat([mask, mask], "y"), "'y' occur twice"),
+    "of one date": (lambda mask: mask.assign_coords(time=TIMES[0]), r"one time .*mask.drop_vars\('time'\)"),
     "numpy": (lambda mask: mask.values, "ndarray, expected a DataArray.*coords="),
 }
 
@@ -297,3 +298,33 @@ def test_a_check_that_is_switched_off_is_recorded(scene):
         result = generate(scene)
     assert result.attrs["terramind_check_values"] == "off"
     assert "terramind_check_values" not in generate(scene).attrs
+
+
+@pytest.mark.parametrize("is_lazy", [True, False])
+def test_codes_are_no_mask(scene, is_lazy):
+    """The scene classification itself, where a comparison was forgotten."""
+    scl = xr.where(spot(scene), 9, 4).astype("uint8")
+    with pytest.raises(InputError, match=r"holds 4(, 9)?, expected True or False.*isin"):
+        generate(scene.chunk({"y": 100}), mask=scl.chunk({"y": 60}) if is_lazy else scl).compute()
+    np.testing.assert_array_equal(generate(scene, mask=scl.isin([9])), generate(scene, mask=spot(scene)))
+    np.testing.assert_array_equal(
+        generate(scene, mask=spot(scene).astype("int8")), generate(scene, mask=spot(scene))
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data - np.uint16(1000), "wrapped around zero.*offset=1000"),
+        (lambda data: data.astype("int32") - 1000, "taken twice.*offset=0"),
+        (lambda data: data.astype("float32") - 1000, "taken twice"),
+    ],
+)
+def test_an_offset_that_was_taken_off_wrongly_is_refused(scene, change, message):
+    dark = scene.S2L2A.where(scene.S2L2A < 3000, 3000).astype("uint16")
+    broken = change(dark).assign_attrs(scene.S2L2A.attrs).to_dataset(name="S2L2A")
+    with pytest.raises(InputError, match=f"(?s){message}"):
+        generate(broken)
+    water = (scene.S2L2A * 0 + 20).astype("int32").assign_attrs(scene.S2L2A.attrs)
+    noisy = water.copy(data=water.values + np.random.default_rng(0).integers(-200, 200, water.shape))
+    generate(noisy.to_dataset(name="S2L2A"))

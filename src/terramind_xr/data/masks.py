@@ -92,6 +92,12 @@ def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
                 f"{tuple(str(each) for each in given.data.dims if each != 'band')}. "
                 f"Select one, mask.isel({dim}=0), or put them together, mask.any({str(dim)!r})."
             )
+    for dim in given.data.dims:
+        if dim in mask.coords and dim not in mask.dims and given.data.sizes[dim] > 1:
+            raise InputError(
+                f"{title}: found one {dim} ({mask.coords[dim].values}), expected one for each of the data. "
+                f"To use it for all of them: mask.drop_vars({str(dim)!r})."
+            )
     here, there = given.grid.crs, grid.crs  # one that cannot be read is None, and a finding of its own
     if here is not None and there is not None and here != there:
         raise InputError(

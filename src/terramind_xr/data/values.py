@@ -25,6 +25,8 @@ _FILLS = (-9999.0, -32768.0)
 _HUGE = 1e30  # beyond it lie the fills of netCDF and of GDAL's float32
 _REFLECTANCE = 2.0  # nothing on Earth reflects more, but for the sun's own image
 _SATURATED = 30_000  # digital number
+# Digital numbers that single pixels may reach (glint, noise over dark water), but no more than a hundredth.
+_WRAPPED, _BRIGHT, _NEGATIVE, _STRAY = 40_000, 500, -500, 0.01
 _OUTSIDE = {"DEM": 0.0, "LULC": 0.0, "RGB": 0.0, "NDVI": 0.01}
 """Share of the numbers that may lie outside the modality's range."""
 
@@ -157,7 +159,31 @@ def _undeclared_nodata(given: _Numbers) -> Suspicion | None:
     )
 
 
+def _impossible(given: _Numbers) -> Suspicion | None:
+    """Numbers that an offset was taken off where it could not be, or twice, beside sound ones.
+
+    Alone, they may be anything: no data, another scale, or a night of which the offset was taken off.
+    """
+    sound = 1 - given.share_outside(_BRIGHT, _SATURATED)
+    if sound <= _STRAY or not given.are_as_declared:
+        return None
+    if given.share_outside(-np.inf, _WRAPPED) > _STRAY and given.raw.dtype.kind == "u":
+        return Suspicion(
+            "unsigned numbers from which more was taken than they hold, so that they wrapped around zero",
+            "Take nothing off: say offset=1000 (or .astype('int32') first).",
+        )
+    if given.share_outside(_NEGATIVE, np.inf) > _STRAY:
+        return Suspicion(
+            "numbers from which the offset of 1000 was taken twice, or where there was none",
+            "Use the numbers as they were delivered, with offset=0 or offset=1000.",
+        )
+    return None
+
+
 def _optical(given: _Numbers) -> Suspicion | None:
+    found = _impossible(given)
+    if found is not None:
+        return found
     if given.are_as_declared and given.high <= _REFLECTANCE and given.are_fractional:
         return Suspicion(
             "reflectance",
