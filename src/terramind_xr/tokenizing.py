@@ -343,7 +343,7 @@ def _made(
     attrs = provenance(
         recipe, Sampling(), execution, overlap=tiling.y.overlap, batch_size=batch_size, block=tiling.y.block
     )
-    for key in ("seed", "temperature", "diffusion_steps", "clamp"):
+    for key in ("seed", "temperature", "decoding", "diffusion_steps", "clamp"):
         attrs.pop(f"terramind_{key}")
     return attrs | {f"terramind_{key}": value for key, value in more.items()}
 
