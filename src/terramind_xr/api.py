@@ -21,7 +21,7 @@ from terramind_xr.kernels import GenerateKernel
 from terramind_xr.modalities import modalities
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.recipe import describe, find, readable, writable
-from terramind_xr.model.sampling import Sampling, is_whole
+from terramind_xr.model.sampling import Decoding, Sampling, is_whole
 from terramind_xr.options import Precision, get_options
 from terramind_xr.plan import Plan
 from terramind_xr.results import label, provenance
@@ -39,6 +39,8 @@ def generate(
     seed: int = 0,
     offset: str | Offset = "auto",
     mask: Mask = None,
+    decoding: Decoding = "argmax",
+    shifts: int = 1,
     decoding_steps: int = 1,
     diffusion_steps: int = 10,
     temperature: float | None = None,
@@ -80,6 +82,12 @@ def generate(
     mask
         True where pixels are not to be used, e.g. clouds: one array for all inputs, or one by input. It is
         matched by its coordinates; a mask without time holds for every date.
+    decoding
+        ``"argmax"`` decodes the most probable (or drawn) tokens, as upstream; ``"expected"`` the mean over
+        all tokens by their probability, which draws nothing and shows the patches less.
+    shifts
+        Passes over the scene whose predictions are averaged: 1, 2 or 4. The tiles of further passes start
+        half a patch further, so that patches show less; each takes the time of the first.
     decoding_steps
         Steps in which the tokens of an output are decoded; 1 for now.
     diffusion_steps
@@ -139,6 +147,7 @@ def generate(
         top_k=top_k,
         diffusion_steps=diffusion_steps,
         clamp=clamp,
+        decoding=decoding,
     )
     execution = Execution(
         device=options.device if device is None else device,
@@ -146,7 +155,7 @@ def generate(
     )
     call = _prepare(
         obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
-        sampling=sampling, execution=execution, overlap=overlap, batch_size=batch_size,
+        sampling=sampling, execution=execution, overlap=overlap, shifts=shifts, batch_size=batch_size,
     )  # fmt: skip
     arrays = map_tiles(
         call.sources, call.kernel, call.tiling, extra=call.scene.extra_shape, batch_size=call.batch_size
@@ -180,6 +189,7 @@ def plan(
     model: ModelName = None,
     offset: str | Offset = "auto",
     mask: Mask = None,
+    shifts: int = 1,
     overlap: int = 32,
     batch_size: int = 8,
     probabilities: bool = False,
@@ -200,6 +210,8 @@ def plan(
         Radiometric offset within Sentinel-2 numbers.
     mask
         Pixels that are not to be used.
+    shifts
+        Passes over the scene.
     overlap
         Pixels that neighbouring tiles share.
     batch_size
@@ -226,13 +238,15 @@ def plan(
     """
     call = _prepare(
         obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
-        sampling=Sampling(), execution=Execution(), overlap=overlap, batch_size=batch_size, loads=False,
+        sampling=Sampling(), execution=Execution(), overlap=overlap, shifts=shifts, batch_size=batch_size,
+        loads=False,
     )  # fmt: skip
     return Plan(
         model=call.kernel.recipe.name,
         inputs=tuple(call.scene.inputs),
         outputs=call.outputs,
         shape=call.scene.shape,
+        shifts=call.shifts,
         overlap=call.tiling.y.overlap,
         block_shape=(call.tiling.y.chunk, call.tiling.x.chunk),
         batch_size=batch_size,
@@ -249,6 +263,7 @@ class _Call:
     kernel: GenerateKernel
     sources: list[Source]
     tiling: Tiling
+    shifts: int
     batch_size: int
 
     def label(self, output: Output, array: da.Array) -> xr.DataArray:
@@ -259,6 +274,7 @@ class _Call:
             self.kernel.execution,
             inputs=" ".join(self.scene.inputs),
             outputs=" ".join(self.outputs),
+            shifts=self.shifts,
             overlap=self.tiling.y.overlap,
             batch_size=self.batch_size,
             block=self.tiling.y.block,
@@ -288,6 +304,7 @@ def _prepare(
     sampling: Sampling,
     execution: Execution,
     overlap: int,
+    shifts: int,
     batch_size: int,
     loads: bool = True,
 ) -> _Call:
@@ -306,7 +323,7 @@ def _prepare(
     if not isinstance(model, str | os.PathLike):
         raise OptionError(f"model={model!r} cannot be used: expected a name from models(), or a folder.")
     scene = Scene.of(obj, inputs, exclude=targets, offset=offset, mask=mask)
-    tiling = Tiling.of(scene.shape, overlap=overlap, block=get_options().block)
+    tiling = Tiling.of(scene.shape, overlap=overlap, block=get_options().block, shifts=shifts)
     _refuse_unknown(model, scene, targets)
     tokenized = {*targets, *(name for name in scene.inputs if modalities[name].raw_key is None)}
     recipe = find(model, tokenized) if loads else describe(model)
@@ -319,7 +336,7 @@ def _prepare(
         probabilities=probabilities,
         offset=_offset_of_outputs(scene),
     )
-    return _Call(scene, targets, kernel, scene.sources(tiling), tiling, batch_size)
+    return _Call(scene, targets, kernel, scene.sources(tiling), tiling, int(shifts), batch_size)
 
 
 def _refuse_unknown(model: str | os.PathLike[str], scene: Scene, targets: tuple[str, ...]) -> None:

@@ -27,6 +27,8 @@ class Plan:
     tiles, blocks
         Tiles that the model runs, and the blocks (tasks) that they are run in. Tiles without a valid pixel
         are counted, and skipped when their block is computed.
+    shifts
+        Passes over the scene that were asked for; a scene smaller than a tile and a patch has one.
     overlap
         Pixels that neighbouring tiles share.
     block_shape
@@ -53,6 +55,7 @@ class Plan:
     scenes: int
     tiles: int
     blocks: int
+    shifts: int
     overlap: int
     block_shape: tuple[int, int]
     batch_size: int

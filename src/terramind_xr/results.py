@@ -66,6 +66,7 @@ def provenance(recipe: Recipe, sampling: Sampling, execution: Execution, **more:
         "terramind_model": recipe.name,
         "terramind_revision": recipe.backbone.revision or None,
         **{f"terramind_{name}_sha256": digest for name, digest in recipe.digests.items()},
+        "terramind_decoding": sampling.decoding,
         "terramind_seed": int(sampling.seed),
         "terramind_temperature": float(sampling.temperature),
         "terramind_diffusion_steps": sampling.diffusion_steps,

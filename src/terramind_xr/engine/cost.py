@@ -6,7 +6,7 @@ import numpy as np
 
 from terramind_xr.engine.graph import Source
 from terramind_xr.engine.kernel import Kernel
-from terramind_xr.engine.tiling import Tiling
+from terramind_xr.engine.tiling import AxisTiling, Tiling
 
 
 def estimate(
@@ -18,8 +18,8 @@ def estimate(
     finished chunk beside them, and the tiles of a batch in and out.
     """
     scenes = int(np.prod(extra, dtype=int))
-    side = [min(axis.chunk + axis.overlap, axis.padded) for axis in (tiling.y, tiling.x)]
-    region, tile = side[0] * side[1], tiling.y.tile**2
+    (height, below), (width, beside_it) = map(_largest_block, (tiling.y, tiling.x))
+    region, tile = height * width, tiling.y.tile**2
     chunk = max(tiling.y.chunks) * max(tiling.x.chunks)
     # Per pixel: what lies on the patch grid counts a 256th.
     bands = [source.array.shape[-3] / source.cell**2 for source in sources]
@@ -34,7 +34,7 @@ def estimate(
     reading = region * (raw + 4 * sum(bands))
     batch = batch_size * tile * 4 * (sum(bands) + 2 * channels)
     beside = _side_by_side(sources, extra)
-    per_margin = tiling.y.overlap * tiling.x.padded + tiling.x.overlap * tiling.y.chunk
+    per_margin = below * tiling.x.padded + beside_it * tiling.y.chunk
     return {
         "scenes": scenes,
         "tiles": scenes * tiling.tiles,
@@ -48,6 +48,14 @@ def estimate(
             _row_of_chunks(source, tiling.in_cells(source.cell), beside) for source in sources
         ),
     }
+
+
+def _largest_block(axis: AxisTiling) -> tuple[int, int]:
+    """Most pixels of an axis that the tiles of a block cover, and most of them beyond its chunk."""
+    blocks = [(axis.output(block), extent) for block in range(axis.blocks) if (extent := axis.extent(block))]
+    covered = max(len(extent) for _, extent in blocks)
+    # Padding beyond the scene goes to no neighbour.
+    return covered, max(min(extent.stop, axis.size) - output.stop for output, extent in blocks)
 
 
 def _side_by_side(sources: list[Source], extra: tuple[int, ...]) -> list[int]:

@@ -280,7 +280,8 @@ class Tiling:
         """
         half = PATCH // 2
         every = {1: ((0, 0),), 2: ((0, 0), (half, half)), 4: ((0, 0), (0, half), (half, 0), (half, half))}
-        if isinstance(shifts, bool) or shifts not in every:
+        whole = isinstance(shifts, int | np.integer) and not isinstance(shifts, bool)
+        if not whole or shifts not in every:
             raise OptionError(f"shifts={shifts!r} cannot be used: expected 1, 2 or 4 passes.")
         axes = [AxisTiling(size, overlap, block, shifts=(0,) if shifts == 1 else (0, half)) for size in shape]
         phases = tuple((y, x) for y, x in every[shifts] if y in axes[0].passes and x in axes[1].passes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 
 from terramind_xr.model import weights
 from terramind_xr.model.batch import Batch, Target
-from terramind_xr.model.decoding import decode, token_codes
-from terramind_xr.model.drawing import draw
+from terramind_xr.model.decoding import decode, expected_codes, token_codes
+from terramind_xr.model.drawing import Drawn, draw
 from terramind_xr.model.execution import Execution, session
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
@@ -45,8 +46,12 @@ def generate(
         units.
     """
     with session(execution) as device:
-        tokens = generate_tokens(recipe, batch, outputs, sampling, device)
-        codes = {name: token_codes(recipe, name, tokens[name], device) for name in outputs}
+        codes = {
+            name: expected_codes(recipe, name, drawn.logits, device)
+            if sampling.decoding == "expected"
+            else token_codes(recipe, name, drawn.tokens, device)
+            for name, drawn in _drawn(recipe, batch, outputs, sampling, device)
+        }
         return {name: decode(recipe, name, codes[name], batch.places, sampling, device) for name in outputs}
 
 
@@ -54,13 +59,19 @@ def generate_tokens(
     recipe: Recipe, batch: Batch, outputs: tuple[str, ...], sampling: Sampling, device: str
 ) -> dict[str, torch.Tensor]:
     """Tokens of each output (tile, row, column), drawn one output after the other."""
+    return {name: drawn.tokens for name, drawn in _drawn(recipe, batch, outputs, sampling, device)}
+
+
+def _drawn(
+    recipe: Recipe, batch: Batch, outputs: tuple[str, ...], sampling: Sampling, device: str
+) -> Iterator[tuple[str, Drawn]]:
+    """Each output with what was drawn of it; one by one, as logits are large."""
     # Loaded before anything is computed, so that all that it lacks is named at once. The last output
     # conditions nothing, so that its encoder embedding is not needed (as upstream).
     encoded = [*map(encoder_key, batch.pixels), *map(token_key, [*batch.tokens, *outputs[:-1]])]
     weights.sampler(recipe, tuple(dict.fromkeys(encoded)), tuple(map(token_key, outputs)), device)
-    known, tokens = encode(recipe, batch, device), {}
+    known = encode(recipe, batch, device)
     for name in outputs:
         drawn = draw(recipe, known, Target.hidden(name, batch.grid), batch.places, sampling, device)
         known[token_key(name)] = drawn.known()
-        tokens[name] = drawn.tokens
-    return tokens
+        yield name, drawn

@@ -38,7 +38,7 @@ def decode_tokens(
     tokens
         (tile, row, column).
     places
-        First row and column of each tile from the scene's origin, multiples of the patch: (tile, 2).
+        First row and column of each tile from the scene's origin: (tile, 2).
     sampling
         Seed, steps and clamp of a diffusion decoder.
     execution

@@ -54,7 +54,7 @@ def draw(
     target
         Which modality, and what is known of it.
     places
-        First row and column of each tile from the scene's origin, multiples of the patch: (tile, 2).
+        First row and column of each tile from the scene's origin: (tile, 2).
     sampling
         How tokens are drawn.
     device

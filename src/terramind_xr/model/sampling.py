@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from terramind_xr.random import Stream
 
 if TYPE_CHECKING:
     import torch
+
+Decoding = Literal["argmax", "expected"]
+"""What is decoded: the likeliest or drawn tokens, or the code that the logits let expect."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class Sampling:
     clamp
         ``"upstream"`` keeps each step's estimate within one standard deviation, as terratorch does; None
         does not.
+    decoding
+        ``"argmax"`` decodes the tokens; ``"expected"`` the mean of all codes, weighted by the probability of
+        their tokens, with nothing drawn.
     """
 
     seed: int = 0
@@ -44,6 +51,7 @@ class Sampling:
     top_k: int = 0
     diffusion_steps: int = 10
     clamp: Literal["upstream"] | None = "upstream"
+    decoding: Decoding = "argmax"
 
     def __post_init__(self) -> None:
         rules = {
@@ -56,10 +64,19 @@ class Sampling:
                 "a whole number from 1 to 1000",
             ),
             "clamp": (self.clamp in ("upstream", None), "'upstream' or None"),
+            "decoding": (
+                isinstance(self.decoding, str) and self.decoding in get_args(Decoding),
+                "'argmax' or 'expected'",
+            ),
         }
         for name, (right, expected) in rules.items():
             if not right:
                 raise OptionError(f"{name}={getattr(self, name)!r} cannot be used: expected {expected}.")
+        if self.decoding == "expected" and self.temperature > 0:
+            raise OptionError(
+                f"temperature={self.temperature!r} cannot be used with decoding='expected', which averages "
+                "over all tokens and draws none. Leave out temperature, or decoding to draw."
+            )
 
 
 def is_whole(value: object) -> bool:
@@ -77,11 +94,28 @@ def sample_tokens(
     """Tokens (tile, row, column) from logits (tile, row, column, token): the likeliest, or by Gumbel-max.
 
     The noise of a token at a place does not depend on the tile, so that overlapping tiles tend to agree.
+    Tiles whose places are no multiples of the patch have patches of their own, which draw from streams of
+    their own: their noise is that of no patch that they overlap.
     """
     import torch
 
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
+    tokens = torch.empty(logits.shape[:-1], dtype=torch.int64, device=logits.device)
+    shifts = places % PATCH
+    for dy, dx in np.unique(shifts, axis=0):
+        tiles = np.flatnonzero((shifts == (dy, dx)).all(axis=1))
+        own = dataclasses.replace(stream, name=f"{stream.name}/{dy}-{dx}") if dy or dx else stream
+        tokens[tiles] = _draw(logits[tiles], places[tiles], own, sampling)
+    return tokens
+
+
+def _draw(
+    logits: torch.Tensor, places: NDArray[np.int64], stream: Stream, sampling: Sampling
+) -> torch.Tensor:
+    """Tokens of the tiles of one pass over the scene, by Gumbel-max."""
+    import torch
+
     candidates, order = nucleus(logits.flatten(0, -2), sampling.top_p, sampling.top_k)
     rows, cols = np.indices(logits.shape[1:3]).reshape(2, -1)
     y = (places[:, :1] // PATCH + rows).reshape(-1, 1)
