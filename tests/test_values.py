@@ -41,6 +41,13 @@ def with_one(values, number):
     return changed
 
 
+def with_row(values, number):
+    """With a twentieth of the pixels of one number."""
+    changed = values.copy()
+    changed[..., 3, :] = number
+    return changed
+
+
 def found(name, values, units=None):
     numbers = values.reshape(len(values), -1)
     return suspicion(name, numbers, conversion(modalities[name], units))
@@ -49,7 +56,16 @@ def found(name, values, units=None):
 FAULTS = {
     "reflectance": ("S2L2A", lambda: sound("S2L2A") * 1e-4, None, 'attrs["units"] = "1"'),
     "reflectance, called DN": ("S2L1C", lambda: sound("S2L1C") * 1e-4, "dn", 'attrs["units"] = "1"'),
-    "reflectance, offset removed": ("S2L2A", lambda: sound("S2L2A") * 1e-4 - 0.1, None, '"boa_add_offset"'),
+    "reflectance, offset removed": ("S2L2A", lambda: sound("S2L2A") * 1e-4 - 0.01, None, '"boa_add_offset"'),
+    "offset taken off twice": ("S2L2A", lambda: sound("S2L2A").astype("int32") - 1000, None, "offset=0"),
+    "offset taken off twice, reflectance": ("S2L2A", lambda: sound("S2L2A") * 1e-4 - 0.1, "1", "ds + 0.1"),
+    "wrapped around zero": ("S2L2A", lambda: sound("S2L2A").astype("uint16") - np.uint16(1000), None,
+                            "int32"),
+    "wrapped, then scaled": ("S2L1C", lambda: (sound("S2L1C").astype("uint16") - np.uint16(2000)) * 1e-4, "1",
+                             "wrapped"),
+    "nodata in a part": ("S2L2A", lambda: with_row(sound("S2L2A"), 65_535), None, "= 65535"),
+    "a part not dark, called reflectance": ("S2L2A", lambda: with_row(sound("S2L2A"), 5000) * 1e-4
+                                            * np.where(np.arange(SIDE) < 2, 1e4, 1), "1", '= "DN"'),
     "digital numbers, called reflectance": ("S2L2A", lambda: sound("S2L2A"), "1", 'attrs["units"] = "DN"'),
     "reflectance of 16 bits": ("S2L2A", lambda: np.full((12, SIDE, SIDE), 40_000, "uint16")
                                + np.arange(SIDE, dtype="uint16"), None, "10000"),
@@ -105,7 +121,13 @@ def test_the_line_declares_all_variables_and_settles_what_can_be_declared(fault)
     if "_FillValue" in said[0]:
         numbers = numbers[:, (numbers != said[0]["_FillValue"]).all(axis=0)]
     units = conversion(modalities[name], said[0].get("units", units))
-    if fault not in ("uncalibrated", "sea floor", "another legend", "mixed codes"):  # not to be declared away
+    if fault not in (
+        "uncalibrated",
+        "sea floor",
+        "another legend",
+        "mixed codes",
+        "a part not dark, called reflectance",
+    ):  # not to be declared away
         with np.errstate(divide="ignore"):
             numbers = numbers[:, np.isfinite(units.apply(numbers)).all(axis=0)]
         assert suspicion(name, numbers, units) is None
@@ -212,6 +234,37 @@ def test_the_real_tiles_pass(terramesh):
             assert found(name, file.read()) is None, path
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "is_found"),
+    [
+        ("433D_629L_3_1", "S2L2A", False),  # the offset is in it
+        ("433D_629L_3_1", "S2L1C", False),
+        ("637U_59R_1_3", "S2L2A", True),
+        ("637U_59R_1_3", "S2L1C", True),
+        ("38D_378R_2_3", "S2L1C", True),
+        ("38D_378R_2_3", "S2L2A", None),  # desert: so bright that it looks sound without another 1000
+    ],
+)
+def test_real_tiles_less_1000_are_sound_where_the_offset_was_in_them(terramesh, place, name, is_found):
+    with rasterio.open(terramesh / name / f"{place}.tif") as file:
+        numbers = file.read()
+    told = found(name, numbers.astype("int32") - 1000)
+    assert (told is not None and "taken that was not in them" in told.looks) == bool(is_found)
+    told = found(name, numbers.astype("uint16") - np.uint16(1000))
+    assert (told is not None and "wrapped around zero" in told.looks) == (is_found is not False)
+
+
+@given(
+    st.sampled_from([40_001, 60_000, 64_600, -501, -1000]), st.integers(0, 200), st.sampled_from([1, 1e-4])
+)
+def test_offset_faults_are_told_by_their_share_alone(number, count, scale):
+    """Of a hundred numbers one may be odd, whatever the unit."""
+    numbers = np.random.default_rng(count).integers(1, 20_000, (12, 300)).astype("float64")
+    numbers.flat[:count] = number
+    units = None if scale == 1 else "1"
+    assert (found("S2L2A", numbers * scale, units) is not None) == (count / numbers.size > 0.01)
+
+
 def packed(ds):
     """As a file with CF packing, opened."""
     stored = ds.assign(S2L2A=ds.S2L2A.assign_attrs(scale_factor=1e-4, add_offset=0.0))
@@ -243,6 +296,13 @@ def test_a_lazy_scene_of_reflectance_stops_where_it_is_computed(use):
     for each in ds.data_vars.values():  # what the message says
         each.attrs["units"] = "1"
     assert (ds.terramind.generate("LULC", model="demo").compute() > 0).all()
+
+
+@pytest.mark.parametrize("less", [np.uint16(1000), np.int32(1000)])
+def test_a_scene_that_lost_an_offset_it_never_had_is_refused(less):
+    s2 = terramind_xr.synthetic.scene(240, seed=1)[["S2L2A"]].load().S2L2A
+    with pytest.raises(InputError, match=r"S2L2A.*(wrapped around zero|that was not in them).*offset="):
+        (s2 - less).assign_attrs(s2.attrs).terramind.generate("LULC", model="demo")
 
 
 def test_floats_without_units_are_warned_of_at_the_call():

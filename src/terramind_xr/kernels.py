@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from terramind_xr.data.units import Conversion
 from terramind_xr.data.values import check_values
 from terramind_xr.engine import Field, Layer, Output
-from terramind_xr.errors import InputError
 from terramind_xr.modalities import PATCH, band_dims, lulc_classes, modalities
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
@@ -80,25 +79,13 @@ class KernelInput:
         raw = next(regions)
         values, valid = self.read(raw, next(regions) if self.offset is None else None)
         if self.masked:
-            valid &= ~self._hidden(next(regions)[0])
+            valid &= ~next(regions)[0].astype(bool)
         if self.check:  # what a mask hides may be anything
             check_values(self.name, raw, valid, self.conversion, self.variables)
         values = standardize(modalities[self.name], values)
         if not valid.all():
             values[:, ~valid] = 0
         return Layer(values, valid)
-
-    def _hidden(self, mask: NDArray[Any]) -> Mask:
-        """Pixels that a mask hides; codes are no mask."""
-        if mask.dtype.kind != "b":
-            codes = np.unique(mask)
-            if codes[0] < 0 or codes[-1] > 1:
-                listed = ", ".join(map(str, codes[:8].tolist()))
-                raise InputError(
-                    f"mask of {self.name}: a block holds {listed}, expected True or False (or 1 or 0). Say "
-                    "which codes are not to be used: mask.isin([3, 8, 9, 10])."
-                )
-        return mask.astype(bool)
 
 
 @dataclass(frozen=True)

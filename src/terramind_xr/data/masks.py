@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ def match_masks(mask: Mask, inputs: Mapping[str, ModalityInput]) -> dict[str, xr
     Parameters
     ----------
     mask
-        One for all inputs, or one by input; True (or not 0) where pixels are not to be used. Dims are
+        One for all inputs, or one by input; True (or 1) where pixels are not to be used. Dims are
         those of the input without its bands, in any order; without time it holds for every date. It may
         run the other way, and cover more pixels and dates than the data.
     inputs
@@ -38,7 +39,8 @@ def match_masks(mask: Mask, inputs: Mapping[str, ModalityInput]) -> dict[str, xr
     Raises
     ------
     InputError
-        With every mask that does not match, and how.
+        With every mask that does not match, and how. A lazy mask of other integers than 0 and 1 raises it
+        in the block that meets them.
     """
     if mask is None:
         return {}
@@ -110,7 +112,24 @@ def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
     for dim in mask.dims:
         places = _places(mask, given.data, str(dim), title, given.grid.axes.get(str(dim)))
         mask = mask.isel({dim: _as_slice(places)})
-    return mask
+    if mask.dtype.kind == "b":
+        return mask
+    told = f"{title}: {mask.name!r}" if mask.name is not None else title
+    if mask.chunks is None:
+        return mask.copy(data=_as_booleans(mask.values, told))
+    return mask.copy(data=mask.data.map_blocks(_as_booleans, told, dtype=bool, meta=np.empty(0, bool)))
+
+
+def _as_booleans(values: NDArray[Any], told: str) -> NDArray[np.bool_]:
+    """Booleans of 0 and 1; other numbers are codes, of which only the user knows which are not to be used."""
+    codes = np.unique(values[(values != 0) & (values != 1)])
+    if codes.size:
+        raise InputError(
+            f"{told} holds {_listed(codes, 12)}, expected only 0 and 1 (not used) or booleans. Say which "
+            "codes are not to be used: mask.isin([3, 8, 9, 10]) for cloud and its shadow in Sentinel-2's "
+            "SCL, or mask > 0 for all but 0."
+        )
+    return values.astype(bool)
 
 
 def _places(
@@ -175,7 +194,7 @@ def _as_slice(places: NDArray[np.intp]) -> slice | NDArray[np.intp]:
     return slice(int(places[0]), stop if stop >= 0 else None, step)
 
 
-def _listed(values: pd.Index, most: int = 3) -> str:
+def _listed(values: pd.Index | NDArray[Any], most: int = 3) -> str:
     return ", ".join(map(str, values[:most])) + (
         f" and {len(values) - most} more" if len(values) > most else ""
     )

@@ -25,8 +25,11 @@ _FILLS = (-9999.0, -32768.0)
 _HUGE = 1e30  # beyond it lie the fills of netCDF and of GDAL's float32
 _REFLECTANCE = 2.0  # nothing on Earth reflects more, but for the sun's own image
 _SATURATED = 30_000  # digital number
-# Digital numbers that single pixels may reach (glint, noise over dark water), but no more than a hundredth.
-_WRAPPED, _BRIGHT, _NEGATIVE, _STRAY = 40_000, 500, -500, 0.01
+_WRAPPED, _TWICE = 40_000, -500  # digital numbers that neither the brightest nor the darkest pixels reach
+_LARGEST_SUBTRACTED = 3000
+_STRAY = 0.01
+"""Share of Sentinel-2 numbers that may lie beyond: saturated pixels, shadows that were corrected too far."""
+
 _OUTSIDE = {"DEM": 0.0, "LULC": 0.0, "RGB": 0.0, "NDVI": 0.01}
 """Share of the numbers that may lie outside the modality's range."""
 
@@ -159,48 +162,49 @@ def _undeclared_nodata(given: _Numbers) -> Suspicion | None:
     )
 
 
-def _impossible(given: _Numbers) -> Suspicion | None:
-    """Numbers that an offset was taken off where it could not be, or twice, beside sound ones.
-
-    Alone, they may be anything: no data, another scale, or a night of which the offset was taken off.
-    """
-    sound = 1 - given.share_outside(_BRIGHT, _SATURATED)
-    if sound <= _STRAY or not given.are_as_declared:
-        return None
-    if given.share_outside(-np.inf, _WRAPPED) > _STRAY and given.raw.dtype.kind == "u":
-        return Suspicion(
-            "unsigned numbers from which more was taken than they hold, so that they wrapped around zero",
-            "Take nothing off: say offset=1000 (or .astype('int32') first).",
-        )
-    if given.share_outside(_NEGATIVE, np.inf) > _STRAY:
-        return Suspicion(
-            "numbers from which the offset of 1000 was taken twice, or where there was none",
-            "Use the numbers as they were delivered, with offset=0 or offset=1000.",
-        )
-    return None
-
-
 def _optical(given: _Numbers) -> Suspicion | None:
-    found = _impossible(given)
-    if found is not None:
-        return found
     if given.are_as_declared and given.high <= _REFLECTANCE and given.are_fractional:
         return Suspicion(
             "reflectance",
             f'Declare it: {given.say("units", "1")} (and the attribute "boa_add_offset" = 0 the same way, '
             "if the offset of -0.1 is in them already).",
         )
-    limit = float(given.conversion.invert(np.array(_SATURATED)))
-    if given.high > limit and np.mean(given.raw > limit) > 0.5:
-        if not given.are_as_declared:
-            return Suspicion("digital numbers", f"Declare them: {given.say('units', 'DN')}")
-        if np.mean(given.raw == given.high) > 0.5:
-            return Suspicion(
-                f"{given.high:g} stands for no data, which nothing declares",
-                f"Declare it: {given.nodata(given.high)}",
-            )
-        return Suspicion("reflectance of another scale", "Bring it to digital numbers, reflectance × 10000.")
-    return None
+    usual, most = given.conversion.invert(np.array([_SATURATED, _WRAPPED])).tolist()
+    share = given.share_outside(-np.inf, _WRAPPED)
+    if share > _STRAY or (given.high > usual and np.mean(given.raw > usual) > 0.5):
+        return _too_bright(given, given.raw[given.raw > most], share)
+    return _offset_twice(given)
+
+
+def _too_bright(given: _Numbers, bright: NDArray[Any], share: float) -> Suspicion:
+    """What numbers that no light explains are; `bright` is the brightest of them, a share of all."""
+    low, high = given.conversion.apply(np.array([bright.min() if bright.size else 0, given.high])).tolist()
+    if np.iinfo(np.uint16).max - _LARGEST_SUBTRACTED < low < high <= np.iinfo(np.uint16).max + 1:
+        return Suspicion(
+            f"unsigned numbers that wrapped around zero when the offset was subtracted ({share:.0%} lie at "
+            f"{bright.min():g} and above)",
+            'Leave the offset in and say offset=1000; or subtract it from signed numbers: ds.astype("int32") '
+            "- 1000.",
+        )
+    if not given.are_as_declared:
+        return Suspicion("digital numbers", f"Declare them: {given.say('units', 'DN')}")
+    if np.mean(given.raw == given.high) > 0.5 or (bright.size and bright.min() == given.high):
+        return Suspicion(
+            f"{given.high:g} stands for no data, which nothing declares",
+            f"Declare it: {given.nodata(given.high)}",
+        )
+    return Suspicion("reflectance of another scale", "Bring it to digital numbers, reflectance × 10000.")
+
+
+def _offset_twice(given: _Numbers) -> Suspicion | None:
+    share = given.share_outside(_TWICE, np.inf)
+    if share <= _STRAY:
+        return None
+    limit, zero, offset = given.conversion.invert(np.array([_TWICE, 0, 1000])).tolist()
+    return Suspicion(
+        f"numbers from which an offset was taken that was not in them ({share:.0%} lie below {limit:g})",
+        f"Add it back, ds + {offset - zero:g}, and say offset=0.",
+    )
 
 
 def _radar(given: _Numbers) -> Suspicion | None:
