@@ -81,8 +81,11 @@ def main() -> None:
         scene = terramind_xr.open_rasters({arguments.modality: arguments.input}, chunks=1024)
     print(scene.terramind.validate())
 
-    lulc = scene.terramind.generate("LULC", model=arguments.model, offset=arguments.offset)
-    print(scene.terramind.plan("LULC", model=arguments.model, offset=arguments.offset))
+    options = {"model": arguments.model, "offset": arguments.offset, "shifts": 2}
+    plan = scene.terramind.plan("LULC", **options)
+    print(plan)
+    # With the second pass, blocks of a patch's size all but vanish from the map.
+    lulc = scene.terramind.generate("LULC", decoding="expected", **options)
     lulc = lulc.terramind.to_zarr(store)  # from here on, the map is read from the store
 
     *counts, agreement = dask.compute(
@@ -93,6 +96,7 @@ def main() -> None:
     pictures = {"Input": scene[arguments.modality], f"Land cover, model {arguments.model}": lulc}
     if synthetic:
         print(f"Agreement with the truth of the synthetic scene: {float(agreement):.1%} of the pixels")
+        print(f"Patch index, 1 where patches do not show: {lulc.terramind.seam_index(plan).patch:.1f}")
         pictures["Truth"] = truth
     draw(pictures, picture)
     print(f"Map:     {store}  ({lulc.sizes['y']} × {lulc.sizes['x']} pixels, {lulc.rio.crs})")

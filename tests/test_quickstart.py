@@ -52,6 +52,8 @@ def test_a_map_a_picture_and_areas(tmp_path, own_file):
     assert percent == pytest.approx(100 * counts.max() / lulc.size, abs=0.051)
     assert area == pytest.approx(9 * counts.max() / lulc.size, abs=0.0051)  # the scene is 3 km × 3 km
     assert ("Agreement with the truth" in done.stdout) is not own_file
+    assert ("Patch index" in done.stdout) is not own_file
+    assert (lulc.attrs["terramind_decoding"], lulc.attrs["terramind_shifts"]) == ("expected", 2)
 
     again = run(*arguments)
     assert again.returncode == 1

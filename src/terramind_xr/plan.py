@@ -28,7 +28,7 @@ class Plan:
         Tiles that the model runs, and the blocks (tasks) that they are run in. Tiles without a valid pixel
         are counted, and skipped when their block is computed.
     shifts
-        Passes over the scene that were asked for; a scene smaller than a tile and a patch has one.
+        Passes over the scene that were asked for; a scene not larger than a tile has one only.
     overlap
         Pixels that neighbouring tiles share.
     block_shape
