@@ -56,7 +56,7 @@ def predict(
         return None
     with terramind_xr.set_options(block=BATCH):
         made = terramind_xr.generate(
-            _column(tiles, inputs),
+            column(tiles, inputs),
             output,
             inputs=list(inputs),
             model=model,
@@ -64,11 +64,15 @@ def predict(
             batch_size=BATCH,
             **options,
         )
-    values = np.asarray(made)
+    return cut(np.asarray(made))
+
+
+def cut(values: Array) -> Array:
+    """Tiles (tile, [band,] y, x) of a column."""
     return np.moveaxis(values.reshape(*values.shape[:-2], -1, TILE, TILE), -3, 0)
 
 
-def _column(tiles: Tiles, names: Sequence[str]) -> xr.Dataset:
+def column(tiles: Tiles, names: Sequence[str]) -> xr.Dataset:
     """A scene of one column of tiles."""
     count = len(tiles[names[0]])
     scene = terramind_xr.synthetic.scene((count * TILE, TILE), modalities=tuple(names))
