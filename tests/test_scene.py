@@ -138,7 +138,10 @@ FAULTY_MASKS = {
     "other dims": (lambda mask: mask.rename(y="lat", x="lon"), "dims.*expected those of the grid"),
     "floats": (lambda mask: mask.astype(float), "float64, expected booleans"),
     "twice": (lambda mask: xr.concat([mask, mask], "y"), "'y' occur twice"),
-    "of one date": (lambda mask: mask.assign_coords(time=TIMES[0]), r"one time .*mask.drop_vars\('time'\)"),
+    "one date": (
+        lambda mask: dated(mask, TIMES).isel(time=0),
+        r"found one time, 2024-05-01T.*S2L2A has 2.*mask.drop_vars\('time'\)",
+    ),
     "numpy": (lambda mask: mask.values, "ndarray, expected a DataArray.*coords="),
 }
 
@@ -147,6 +150,36 @@ FAULTY_MASKS = {
 def test_a_mask_that_does_not_match_is_refused_at_the_call(scene, break_it, message):
     with pytest.raises(InputError, match=f"mask of S2L2A: .*{message}"):
         generate(series(scene, 2), mask=break_it(spot(scene)))
+
+
+def test_a_dataset_is_no_mask_but_by_its_inputs(scene):
+    hole = spot(scene)
+    with pytest.raises(InputError, match=r"Dataset of cloud, snow.*one variable: mask=ds_mask\['cloud'\]"):
+        generate(scene, mask=xr.Dataset({"cloud": hole, "snow": hole}))
+    by_input = generate(scene, mask=xr.Dataset({"S2L2A": hole}))
+    np.testing.assert_array_equal(by_input == 0, hole)
+
+
+def test_the_mask_of_one_date_serves_one_date_and_every_date_when_said_so(scene):
+    ds, hole = series(scene, 2), spot(scene)
+    mask = dated(hole, TIMES).isel(time=0)
+    for part, one in ((ds.isel(time=[0]), mask), (ds.isel(time=0), mask), (ds, mask.drop_vars("time"))):
+        result = generate(part, mask=one).transpose(..., "y", "x")
+        assert (((result == 0) == hole).values).all()
+    result = generate(scene, mask=hole.assign_coords(band="B02"))  # made of a band, it holds for all
+    np.testing.assert_array_equal(result == 0, hole)
+
+
+def test_two_acquisitions_of_one_time_are_matched_by_position(scene):
+    ds, hole = series(scene, 2), spot(scene)
+    twice = ds.assign_coords(time=TIMES[[0, 0]])
+    mask = xr.concat([hole, ~hole], xr.Variable("time", TIMES[[0, 0]]))
+    result = generate(twice, mask=mask)
+    np.testing.assert_array_equal(result[0] == 0, hole)
+    np.testing.assert_array_equal(result[1] == 0, ~hole)
+    numbers = mixed(scene, {}).assign_coords(time=twice.time)
+    said = xr.DataArray([0, 1000], coords={"time": twice.time})
+    np.testing.assert_array_equal(generate(numbers, offset=said), generate(ds))
 
 
 def test_a_mask_without_coordinates_goes_with_data_without_them(scene):
@@ -245,6 +278,8 @@ def test_offsets_can_be_said_for_each_date(scene):
     bare = ds.drop_vars("time")
     by_place = generate(bare, offset=xr.DataArray([0, 1000], dims="time"))
     np.testing.assert_array_equal(by_place, generate(series(scene, 2)))
+    with pytest.raises(InputError, match="3 places along 'time', the data 2"):
+        generate(bare, offset=xr.DataArray([0, 0, 0], dims="time"))
 
 
 @pytest.mark.parametrize(
@@ -255,8 +290,10 @@ def test_offsets_can_be_said_for_each_date(scene):
             {**BY_DATE["add offset"], "boa_offset_applied": ("time", [True, True])},
             "auto", InputError, "contradicting metadata.*in 1 of 2 dates.*for each date",
         ),
-        ({}, xr.DataArray([0], coords={"time": TIMES[:1]}), InputError, "nothing of time 2024-07-01"),
-        ({}, xr.DataArray([0, 0, 0], dims="time"), InputError, "3 places along 'time', the data 2"),
+        ({}, xr.DataArray([0], {"time": TIMES[:1]}, "time"), InputError, "nothing of time 2024-07-01.{9};"),
+        ({}, xr.DataArray([0, 1000], dims="time"), InputError,
+         "no coordinates along 'time', S2L2A has some.*coords={'time': ds.time}"),
+        ({}, xr.DataArray([0, 0], coords={"time": TIMES[[0, 0]]}), InputError, "2024-05-01.* more than once"),
         ({}, xr.DataArray([0, 1000], dims="member"), InputError, "dim 'member'"),
         ({}, xr.DataArray([0, 500], dims="time"), OptionError, "of .0, 500.; expected"),
         ({}, None, OptionError, "offset is None; expected"),

@@ -44,6 +44,12 @@ def match_masks(mask: Mask, inputs: Mapping[str, ModalityInput]) -> dict[str, xr
     """
     if mask is None:
         return {}
+    if isinstance(mask, xr.Dataset) and not mask.data_vars.keys() <= inputs.keys():
+        names, first = [str(name) for name in mask.data_vars] or ["nothing"], next(iter(inputs), "S2L2A")
+        raise InputError(
+            f"mask: found a Dataset of {', '.join(names)}, expected a DataArray. Use one variable: "
+            f"mask=ds_mask[{names[0]!r}], or one for each input: mask={{{first!r}: …}}."
+        )
     masks = dict(mask) if isinstance(mask, Mapping) else dict.fromkeys(inputs, mask)
     matched, faults = {}, []
     for name, each in masks.items():
@@ -94,11 +100,11 @@ def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
                 f"{tuple(str(each) for each in given.data.dims if each != 'band')}. "
                 f"Select one, mask.isel({dim}=0), or put them together, mask.any({str(dim)!r})."
             )
-    for dim in given.data.dims:
-        if dim in mask.coords and dim not in mask.dims and given.data.sizes[dim] > 1:
+    for dim in map(str, given.data.dims):
+        if dim in mask.coords and mask[dim].ndim == 0 and dim != "band" and given.data.sizes[dim] > 1:
             raise InputError(
-                f"{title}: found one {dim} ({mask.coords[dim].values}), expected one for each of the data. "
-                f"To use it for all of them: mask.drop_vars({str(dim)!r})."
+                f"{title}: found one {dim}, {mask[dim].values}, where {name} has {given.data.sizes[dim]} of "
+                f"them. To use it for every {dim}: mask.drop_vars({dim!r}); else give it one for each."
             )
     here, there = given.grid.crs, grid.crs  # one that cannot be read is None, and a finding of its own
     if here is not None and there is not None and here != there:
@@ -151,6 +157,8 @@ def _places(
             )
         return np.arange(size)
     here, there = data.indexes[dim], mask.indexes[dim]
+    if here.equals(there):  # also where they occur twice, as two acquisitions of one time
+        return np.arange(size)
     if not there.is_unique:
         raise InputError(
             f"{title}: coordinates along {dim!r} occur twice; expected each once. Select one of each."

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -82,7 +83,7 @@ def sentinel2_offset(given: ModalityInput, option: Offset | None) -> tuple[Offse
     data = _with_metadata_read(given.data)
     try:
         dims = _dims_of_metadata(data, option)
-        said = _along(option, data) if isinstance(option, xr.DataArray) else option
+        said = _along(option, data, given.title) if isinstance(option, xr.DataArray) else option
     except InputError as error:
         return 0.0, Check(given.title, "offset", "error", error.faults[0], _EXPECTED, _REMEDY_SERIES)
     if not dims:
@@ -129,20 +130,35 @@ def _dims_of_metadata(data: xr.DataArray, option: Offset | None) -> tuple[str, .
     return tuple(dim for dim in extra if dim in dims)
 
 
-def _along(option: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
+def _along(option: xr.DataArray, data: xr.DataArray, name: str) -> xr.DataArray:
     """The option in the order of the data's dates."""
     for dim in map(str, option.dims):
-        if dim in option.coords and dim in data.coords:
-            places = option.indexes[dim].get_indexer(data.indexes[dim])
-            if (places < 0).any():
-                missing = data.indexes[dim][places < 0]
-                raise InputError(f"offset= says nothing of {dim} {missing[0]}, and {len(missing) - 1} more")
-            option = option.isel({dim: places})
-        elif option.sizes[dim] != data.sizes[dim] or (dim in option.coords) != (dim in data.coords):
+        here, there = dim in data.coords, dim in option.coords
+        if here != there:
             raise InputError(
-                f"offset= has {option.sizes[dim]} places along {dim!r}, the data {data.sizes[dim]}"
+                f"offset= has {'no ' if here else ''}coordinates along {dim!r}, {name} has "
+                f"{'some' if here else 'none'}, so that the places cannot be compared"
             )
+        if not here:
+            if option.sizes[dim] != data.sizes[dim]:
+                raise InputError(
+                    f"offset= has {option.sizes[dim]} places along {dim!r}, the data {data.sizes[dim]}"
+                )
+        elif not option.indexes[dim].equals(data.indexes[dim]):
+            option = option.isel({dim: _places(option.indexes[dim], data.indexes[dim], dim)})
     return option
+
+
+def _places(there: pd.Index, here: pd.Index, dim: str) -> NDArray[np.intp]:
+    """Where the option says something of each place of the data."""
+    if not there.is_unique:
+        raise InputError(f"offset= says something of {dim} {there[there.duplicated()][0]} more than once")
+    places = there.get_indexer(here)
+    missing = here[places < 0]
+    if len(missing):
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"offset= says nothing of {dim} {missing[0]}{more}")
+    return np.asarray(places)
 
 
 def _together(checks: list[Check], values: NDArray[np.float64]) -> Check:
