@@ -29,7 +29,7 @@ from scenes import axes
 from terramind_xr.engine.graph import Source, map_tiles
 from terramind_xr.engine.store import to_zarr
 from terramind_xr.engine.tiling import Tiling
-from terramind_xr.errors import OptionError
+from terramind_xr.errors import InputError, OptionError, TerramindWarning
 
 
 def raster(values, chunks=None, name="map"):
@@ -234,6 +234,99 @@ def test_what_is_no_group_at_all_is_refused_untouched(tmp_path):
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["notes.txt"]
     with pytest.raises(OptionError, match="expected a path"):
         write(array, 5)
+
+
+# What Zarr has no type for.
+
+
+def objects(values):
+    """An array of one dim that holds these objects as they are."""
+    array = np.empty(len(values), object)
+    for place, value in enumerate(values):
+        array[place] = value
+    return array
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+)
+
+
+@settings(max_examples=40)
+@given(values=st.tuples(JSON, JSON), is_lazy=st.booleans())
+def test_coordinates_of_objects_become_json_and_all_else_stays(values, is_lazy):
+    array = raster(numbers(2, 20, 20), chunks=20).assign_coords(
+        {
+            "bbox": ((), objects([{"all": values[0]}])[0:1].reshape(())),
+            "each": ("extra_0", objects([[values], {}])),
+        }
+    )
+    with pytest.warns(TerramindWarning, match="JSON text: bbox, each.*drop_vars"):
+        stored = write(array.chunk() if is_lazy else array).compute()
+    assert json.loads(stored.bbox.item()) == {"all": values[0]}
+    assert [json.loads(each) for each in stored.each.values] == [[list(values)], {}]
+    xr.testing.assert_identical(
+        stored.drop_vars(["bbox", "each"]), array.drop_vars(["bbox", "each"]).compute()
+    )
+
+
+def test_objects_that_are_no_json_are_left_out_and_named():
+    array = raster(numbers(2, 20, 20), chunks=20)
+    odd = array.assign_coords(
+        {
+            "proj:bbox": ((), objects([{3.5, 1.5}]).reshape(())),
+            "when": ("extra_0", objects([np.datetime64("2024-05-01"), "later"])),
+            "lock": ((), objects([threading.Lock()]).reshape(())),
+        }
+    )
+    with (
+        pytest.warns(TerramindWarning, match="left out: lock"),
+        pytest.warns(TerramindWarning, match="JSON text: proj:bbox, when"),
+    ):
+        stored = write(odd)
+    assert stored["proj:bbox"].item() == "[1.5, 3.5]"
+    assert stored.when.values.tolist() == ['"2024-05-01"', '"later"']
+    assert "lock" not in stored.coords
+    with pytest.raises(InputError, match="'odd' holds Python objects.*drop_vars"):
+        write(xr.Dataset({"map": array, "odd": ("n", objects([threading.Lock()]))}))
+
+
+def test_what_stays_as_it_is_comes_without_a_warning():
+    """Text has a specification in Zarr 3 only where its width varies."""
+    import cftime
+
+    array = raster(numbers(2, 20, 20), chunks=20).rename(extra_0="band")
+    array = array.assign_coords(
+        band=["B02", "blue"],
+        title="a scene",
+        object_text=("band", objects(["a", "bcd"])),
+        some=("band", objects([1.5, None])),
+        flag=("band", objects([True, False])),
+        when=("band", objects([cftime.DatetimeNoLeap(2024, 5, day) for day in (1, 2)])),
+    )
+    with warnings.catch_warnings():
+        if zarr.__version__ >= "3.1":  # earlier ones warn of every text
+            warnings.simplefilter("error")
+        for obj in (array, array.chunk().to_dataset().assign(name=("band", ["x", "yz"]))):
+            stored = write(obj)
+            again = write(stored)
+    for each in (stored, again):
+        assert each["map"].sel(band="blue").shape == (20, 20)
+        assert each.band.values.tolist() == ["B02", "blue"]
+        assert each.name.values.tolist() == ["x", "yz"]
+        assert each.title.item() == "a scene"
+        assert each.object_text.values.tolist() == ["a", "bcd"]
+        np.testing.assert_array_equal(each.some, [1.5, np.nan])
+        assert each.flag.values.tolist() == [True, False]
+        assert each.when.values.tolist() == array.when.values.tolist()
+
+
+def test_what_is_no_xarray_and_where_nothing_can_be_written_are_told():
+    with pytest.raises(InputError, match="found ndarray.*xr.DataArray"):
+        write(numbers(4, 4))
+    with pytest.raises(OptionError, match="'/proc/x.zarr' cannot be written.*where you may write"):
+        write(raster(numbers(60, 50), chunks=20), "/proc/x.zarr")
 
 
 # Nothing outside the run.

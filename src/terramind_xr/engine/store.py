@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import uuid
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
 import dask
 import dask.array as da
 import numpy as np
+import pandas as pd
 import xarray as xr
 import zarr
 from dask.base import get_scheduler
 from dask.callbacks import Callback
 from dask.diagnostics import ProgressBar
 from dask.system import CPU_COUNT
+from numpy.typing import NDArray
 from xarray.conventions import encode_cf_variable
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
@@ -24,7 +27,7 @@ from zarr.storage import MemoryStore, StorePath
 from zarr.storage._common import make_store_path
 
 from terramind_xr.engine.order import in_window
-from terramind_xr.errors import OptionError
+from terramind_xr.errors import InputError, OptionError, warn
 
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
 
@@ -63,8 +66,15 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
 
     Raises
     ------
+    InputError
+        `obj` is neither Dataset nor DataArray, or a variable holds objects that cannot be written as text.
     OptionError
-        The store holds data, or is no store. Nothing in it is touched.
+        The store holds data, is no store, or cannot be written. Nothing in it is touched.
+
+    Warns
+    -----
+    TerramindWarning
+        Coordinates of Python objects were written as JSON text, or left out.
 
     Examples
     --------
@@ -75,9 +85,14 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
     ...     lulc.shape, lulc.rio.crs.to_epsg()
     ((100, 100), 32632)
     """
+    if not isinstance(obj, xr.Dataset | xr.DataArray):
+        raise InputError(
+            f"to_zarr writes a Dataset or a DataArray, found {type(obj).__name__}. Give it names and "
+            "coordinates: xr.DataArray(values, dims=('y', 'x'), name='map')."
+        )
     ds = obj.to_dataset(name=obj.name or "data") if isinstance(obj, xr.DataArray) else obj
-    ds = _storable(ds)
     target = _empty_store(store)
+    ds = _storable(_without_objects(ds))
     lazy = [name for name, variable in ds.variables.items() if variable.chunks is not None and variable.size]
     root = _write_skeleton(ds, lazy, target)
     if lazy:
@@ -86,6 +101,67 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
     sync((target / "zarr.json").set(root))
     stored: xr.Dataset = xr.open_zarr(target, decode_coords="all")
     return stored if isinstance(obj, xr.Dataset) else stored[obj.name or "data"]
+
+
+def _without_objects(ds: xr.Dataset) -> xr.Dataset:
+    """With what Zarr has no type for as text: Python objects, as STAC loaders leave them, as JSON."""
+    ds, converted, left = ds.copy(), [], []
+    for name, variable in ds.variables.items():
+        if variable.dtype.kind not in "OU" or (variable.chunks is not None and name in ds.data_vars):
+            continue
+        is_lazy = variable.chunks is not None
+        objects = (variable.compute(scheduler="synchronous") if is_lazy else variable).astype(object)
+        # Text of fixed width has no specification in Zarr 3.
+        objects.encoding = {key: value for key, value in variable.encoding.items() if key != "dtype"}
+        if not _is_of_one_kind(objects.values):
+            try:
+                texts = [json.dumps(each, default=_plain) for each in objects.values.ravel()]
+            except (TypeError, ValueError):
+                if name in ds.data_vars:
+                    raise InputError(
+                        f"{name!r} holds Python objects, expected numbers or text. Leave it out: "
+                        f"ds.drop_vars({name!r})."
+                    ) from None
+                left.append(name)
+                continue
+            objects.values = np.array([*texts, None], dtype=object)[:-1].reshape(objects.shape)
+            converted.append(name)
+        elif variable.dtype.kind == "O" and not is_lazy:
+            continue
+        ds[name] = objects
+    for names, done in ((converted, "written as JSON text"), (left, "left out")):
+        if names:
+            warn(
+                f"Coordinates of Python objects, which Zarr cannot hold, are {done}: "
+                f"{', '.join(map(str, names))}. Drop them if they are of no use: ds.drop_vars({names})."
+            )
+    return ds.drop_vars(left)
+
+
+_STORED = frozenset(
+    {"string", "bytes", "boolean", "integer", "floating", "mixed-integer-float", "datetime", "datetime64",
+     "timedelta", "timedelta64", "empty"}
+)  # fmt: skip
+"""What pandas calls arrays of objects that xarray stores as they are."""
+
+
+def _is_of_one_kind(values: NDArray[Any]) -> bool:
+    """Whether xarray stores these objects as they are: text, numbers or times, but no mixture of them."""
+    is_cftime = values.size > 0 and all(hasattr(each, "calendar") for each in values.flat)
+    return is_cftime or pd.api.types.infer_dtype(values.ravel(), skipna=True) in _STORED
+
+
+def _plain(value: Any) -> Any:
+    """What JSON knows no name for, as what it knows."""
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if isinstance(value, datetime.date | np.datetime64):
+        return str(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def _storable(ds: xr.Dataset) -> xr.Dataset:
@@ -117,6 +193,10 @@ def _empty_store(store: Any) -> StorePath:
         empty = sync(target.is_empty())
     except (FileExistsError, NotADirectoryError):
         empty = False
+    except OSError as error:
+        raise OptionError(
+            f"The store {str(store)!r} cannot be written: {error}. Give a path where you may write."
+        ) from None
     except TypeError:
         raise OptionError(f"store is {store!r}; expected a path, a URL, or a Zarr store.") from None
     if not empty:
