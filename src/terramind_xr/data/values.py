@@ -140,8 +140,8 @@ def _refuse_infinite(name: str, numbers: NDArray[Any], variables: tuple[str, ...
         one = f"ds[{json.dumps(variables[0])}]" if len(variables) == 1 else "ds"
         raise InputError(
             f"{name}: a block holds infinite numbers ({int(pixels.sum())} pixels), which no sensor gives; "
-            "they come of a division by zero, the logarithm of 0, or numbers too large for their dtype. If they "
-            f"are no data, say so: {one} = {one}.where(np.isfinite({one})). "
+            "they come of a division by zero, the logarithm of 0, or numbers too large for their dtype. If "
+            f"they are no data, say so: {one} = {one}.where(np.isfinite({one})). "
             "(terramind_xr.set_options(check_values=False) skips this check, and takes them for no data.)"
         )
 
