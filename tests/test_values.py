@@ -227,6 +227,49 @@ def kernel(each):
     return GenerateKernel(find("demo", ["LULC"]), (each,), ("LULC",), Sampling(), Execution())
 
 
+@given(
+    st.sampled_from(["S2L2A", "S1RTC", "DEM"]),
+    st.sampled_from([np.inf, -np.inf]),
+    st.integers(1, SIDE * SIDE),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=30)
+def test_infinite_numbers_are_refused_wherever_they_are_not_hidden(name, number, count, seed):
+    """One is enough, in one band; not so where the pixel is no data anyway, or masked."""
+    rng = np.random.default_rng(seed)
+    raw = sound(name).astype("float32")
+    odd = np.zeros(SIDE * SIDE, bool)
+    odd[rng.permutation(odd.size)[:count]] = True
+    odd = odd.reshape(SIDE, SIDE)
+    raw[rng.integers(len(raw)), odd] = number
+
+    def check(values, **more):
+        check_values(name, values, np.isfinite(values).all(axis=0), Conversion(), **more)
+
+    with pytest.raises(InputError, match=rf"{name}.*infinite numbers \({count} pixels\).*division by zero"):
+        check(raw)
+    check(raw, hidden=odd)
+    check(np.where(np.isfinite(raw), raw, np.nan))  # what the message says
+    check(np.concatenate([raw, np.where(odd, np.nan, 1)[None].astype("float32")]))
+
+
+def test_zeros_in_linear_power_are_no_data_and_no_fault():
+    raw = with_one(power("S1RTC"), 0).astype("float32")
+    layer = kernel(KernelInput("S1RTC", conversion(modalities["S1RTC"], "1"))).load([raw])[0]
+    assert (~layer.valid).sum() == 1
+
+
+def test_a_scene_with_infinite_numbers_stops_where_it_is_computed():
+    ds = terramind_xr.synthetic.scene(240, seed=1)[["S2L2A"]].load()
+    ratio = (ds / ds.where(ds.x > ds.x[40], 0)).S2L2A * ds.S2L2A
+    ratio = ratio.assign_attrs(ds.S2L2A.attrs).to_dataset().chunk()
+    result = ratio.terramind.generate("LULC", model="demo")
+    with pytest.raises(InputError, match=r'infinite.*ds\["S2L2A"\].where\(np.isfinite\(ds\["S2L2A"\]\)\)'):
+        result.compute(scheduler="sync")
+    ratio["S2L2A"] = ratio.S2L2A.where(np.isfinite(ratio.S2L2A))
+    assert (ratio.terramind.generate("LULC", model="demo")[:, 41:] > 0).all()
+
+
 def test_the_real_tiles_pass(terramesh):
     for path in sorted(terramesh.glob("*/*.tif")):
         name = path.parent.name.replace("S2RGB", "RGB")

@@ -97,6 +97,7 @@ def check_values(
     valid: NDArray[np.bool_],
     conversion: Conversion,
     variables: tuple[str, ...] = (),
+    hidden: NDArray[np.bool_] | None = None,
 ) -> None:
     """Raise InputError when the numbers of a block cannot be what they are taken for.
 
@@ -112,7 +113,12 @@ def check_values(
         How they are brought to the model's units.
     variables
         The user's variables, for the remedy; by default one called after the modality.
+    hidden
+        (y, x): pixels that a mask hides, which may be anything, infinite as well.
     """
+    unused = ~valid if hidden is None else ~(valid | hidden)
+    if raw.dtype.kind == "f" and unused.any():
+        _refuse_infinite(name, raw[:, unused], variables or (name,))
     numbers = raw.reshape(len(raw), -1) if valid.all() else raw[:, valid]
     found = suspicion(name, numbers, conversion, variables)
     if found is None:
@@ -125,6 +131,19 @@ def check_values(
         f"{modality.title}{unit}{units}; they look like {found.looks}. {found.remedy} "
         "(terramind_xr.set_options(check_values=False) skips this check.)"
     )
+
+
+def _refuse_infinite(name: str, numbers: NDArray[Any], variables: tuple[str, ...]) -> None:
+    """Raise InputError for pixels (band, pixel) that hold an infinite number, and no NaN."""
+    pixels = np.isinf(numbers).any(axis=0) & ~np.isnan(numbers).any(axis=0)
+    if pixels.any():
+        one = f"ds[{json.dumps(variables[0])}]" if len(variables) == 1 else "ds"
+        raise InputError(
+            f"{name}: a block holds infinite numbers ({int(pixels.sum())} pixels), which no sensor gives; "
+            "they come of a division by zero, the logarithm of 0, or numbers too large for their dtype. If "
+            f"they are no data, say so: {one} = {one}.where(np.isfinite({one})). "
+            "(terramind_xr.set_options(check_values=False) skips this check, and takes them for no data.)"
+        )
 
 
 def suspicion(
