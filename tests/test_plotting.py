@@ -298,6 +298,19 @@ def test_a_scene_without_data_is_drawn_blank(name):
     np.testing.assert_allclose(drawn(ax, 500_015, 3_999_985), 1)
 
 
+CODES = np.array([[1, 1, 2, 2], [1, 2, 2, 9]], "uint8")
+
+
+def test_codes_that_were_picked_or_decoded_to_floats_are_drawn():
+    expected = legend_of(plot(array(CODES, "LULC")))
+    floats = array(np.where(CODES == 9, np.nan, CODES), "LULC")
+    assert legend_of(plot(floats)) == expected[:-1]
+    picked = array(CODES, "LULC").isel(y=slice(None, None, 2), x=slice(None, None, 2))
+    assert legend_of(plot(picked)) == expected[:2]
+    shares = array(np.full((2, 2), 0.25), "LULC", lulc_class="water")
+    assert plot(shares).images[0].get_clim() == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("faulty", "words"),
     [
@@ -317,6 +330,9 @@ def test_a_scene_without_data_is_drawn_blank(name):
             array(np.zeros((2, 12, 3, 3)), "S2L2A", ("time", "band", "y", "x"), band=S2_BANDS),
             ["2 layers along 'time'"],
         ),
+        (array(CODES == 2, "LULC"), ["true and false", "da.rename('chosen').plot()"]),
+        (array(CODES > 1, "NDVI").chunk(), ["true and false"]),
+        (array(CODES, "LULC").coarsen(y=2, x=2).mean(), ["'LULC' holds 1.25", "da.plot()", "da.isel(y="]),
         (array(np.zeros((10, 3, 3)), "LULC", ("lulc_class", "y", "x")), ["da.isel(lulc_class=0)"]),
     ],
 )

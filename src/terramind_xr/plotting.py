@@ -78,8 +78,8 @@ def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
     Raises
     ------
     OptionError
-        If `da` is no DataArray, is empty, is of an unknown modality, has no y and x, or has a
-        dimension beside them whose bands are not named.
+        If `da` is no DataArray, is empty, is of an unknown modality, is true or false, has no y and x, has
+        a dimension beside them whose bands are not named, or holds fractions where there should be classes.
 
     Examples
     --------
@@ -116,6 +116,11 @@ def _modality_of(da: xr.DataArray) -> Modality:
     if not isinstance(da, xr.DataArray):
         raise OptionError(
             f"plot draws a DataArray, got {type(da).__name__}. Pick one variable: ds['LULC'].terramind.plot()"
+        )
+    if da.dtype.kind == "b":
+        raise OptionError(
+            f"plot: {da.name!r} holds true and false, not the numbers of a modality. Draw it by "
+            "da.rename('chosen').plot()."
         )
     known = [name for name in modalities if name != "Coordinates"]
     for name in (da.attrs.get("modality"), da.name):
@@ -176,6 +181,8 @@ def _compute(layer: xr.DataArray, modality: Modality, grid: Grid) -> _Picture:
     step = math.ceil(max(grid.shape) / LARGEST_SIDE)
     thinned = layer.isel(dict.fromkeys(grid.dims, slice(None, None, step)))
     values = thinned.values.astype(np.float32)
+    if modality.name == "LULC" and "lulc_class" not in layer.coords:
+        _refuse_fractions(values, layer.name)
     fill = layer.attrs.get("_FillValue", layer.encoding.get("_FillValue", modality.nodata))
     blank = ~np.isfinite(values)
     colours = tuple(range(2, values.ndim))
@@ -189,6 +196,17 @@ def _compute(layer: xr.DataArray, modality: Modality, grid: Grid) -> _Picture:
     height, width = grid.ground_resolution or (RESOLUTION, RESOLUTION)
     metres = (math.copysign(height, row) * step, math.copysign(width, column) * step)
     return _Picture(values, extent, metres)
+
+
+def _refuse_fractions(values: NDArray[np.float32], name: Any) -> None:
+    """Raise OptionError for numbers between two codes: means of classes are none."""
+    fractions = values[np.isfinite(values) & (values != np.rint(values))]
+    if fractions.size:
+        raise OptionError(
+            f"plot: {name!r} holds {fractions[0]:g}, which is no class of land cover; codes were averaged or "
+            "interpolated. Draw it by da.plot(); to coarsen classes, take every n-th pixel, "
+            "da.isel(y=slice(None, None, 4), x=slice(None, None, 4)), or the means of probabilities=True."
+        )
 
 
 def _edge_and_spacing(axis: Axis) -> tuple[float, float]:
