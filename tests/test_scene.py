@@ -390,3 +390,11 @@ def test_an_offset_that_was_taken_off_wrongly_is_refused(scene, change, message)
     water = (scene.S2L2A * 0 + 20).astype("int32").assign_attrs(scene.S2L2A.attrs)
     noisy = water.copy(data=water.values + np.random.default_rng(0).integers(-200, 200, water.shape))
     generate(noisy.to_dataset(name="S2L2A"))
+
+
+def test_infinite_numbers_under_a_mask_do_not_matter(scene):
+    broken = scene[["S2L2A"]].astype("float32")
+    broken["S2L2A"] = broken.S2L2A.where(~spot(scene), np.inf).assign_attrs(scene.S2L2A.attrs)
+    np.testing.assert_array_equal(generate(broken, mask=spot(scene)), generate(scene, mask=spot(scene)))
+    with pytest.raises(InputError, match="infinite numbers"):
+        generate(broken)

@@ -78,10 +78,11 @@ class KernelInput:
         """Standardised values from the next regions, 0 (the band's mean) where not valid."""
         raw = next(regions)
         values, valid = self.read(raw, next(regions) if self.offset is None else None)
-        if self.masked:
-            valid &= ~next(regions)[0].astype(bool)
+        hidden = next(regions)[0].astype(bool) if self.masked else None
+        if hidden is not None:
+            valid &= ~hidden
         if self.check:  # what a mask hides may be anything
-            check_values(self.name, raw, valid, self.conversion, self.variables)
+            check_values(self.name, raw, valid, self.conversion, self.variables, hidden)
         values = standardize(modalities[self.name], values)
         if not valid.all():
             values[:, ~valid] = 0
