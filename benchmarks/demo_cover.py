@@ -7,7 +7,7 @@ from demo_tables import NOT_IN_MODEL, Row, Table, Value
 from demo_tiles import BATCH, Array, Tiles, has_tokenizer, held_out, joined, places, predict, standardized
 from numpy.typing import NDArray
 
-from terramind_xr.modalities import PATCH, TILE, lulc_classes
+from terramind_xr.facts import PATCH, TILE, lulc_classes
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution

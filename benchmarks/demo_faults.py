@@ -13,7 +13,7 @@ from demo_tiles import Array, Tiles, held_out, predict
 from numpy.typing import NDArray
 
 import terramind_xr
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from demo_tiles import (
 )
 from numpy.typing import NDArray
 
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.model.decoding import decode_tokens
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.recipe import find

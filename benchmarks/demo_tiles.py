@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import terramind_xr
 from terramind_xr.errors import WeightsError
-from terramind_xr.modalities import TILE, lulc_classes, modalities
+from terramind_xr.facts import TILE, lulc_classes, modalities
 from terramind_xr.model.recipe import find
 from terramind_xr.model.scaling import standardize
 

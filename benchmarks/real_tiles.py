@@ -23,7 +23,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import terramind_xr
-from terramind_xr.modalities import lulc_classes
+from terramind_xr.facts import lulc_classes
 
 OFFSETS = (0, 1000)
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "terramesh"

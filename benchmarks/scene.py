@@ -35,7 +35,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import terramind_xr
-from terramind_xr.modalities import PATCH, TILE, lulc_classes, modalities
+from terramind_xr.facts import PATCH, TILE, lulc_classes, modalities
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.synthetic import spectra
 
 # Centre and width of the bands of Sentinel-2A in nanometres (ESA, Sentinel-2 User Handbook)

@@ -28,7 +28,7 @@ from demo_tiles import BATCH, Array, Tiles, column, cut, has_tokenizer, held_out
 from rasterio.errors import NotGeoreferencedWarning
 
 import terramind_xr
-from terramind_xr.modalities import PATCH, TILE, lulc_classes, modalities
+from terramind_xr.facts import PATCH, TILE, lulc_classes, modalities
 
 TILES, SIZE = 12, 2240
 USUAL = 25

@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 import terramind_xr
-from terramind_xr.modalities import lulc_classes
+from terramind_xr.facts import lulc_classes
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import terramind_xr
-from terramind_xr.modalities import lulc_classes
+from terramind_xr.facts import lulc_classes
 
 
 def parse_arguments() -> argparse.Namespace:

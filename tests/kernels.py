@@ -6,7 +6,7 @@ import numpy as np
 
 from terramind_xr.engine import Field, Layer, Output
 from terramind_xr.engine.tiling import Tiling
-from terramind_xr.random import Stream
+from terramind_xr.noise import Stream
 
 
 @dataclass(frozen=True)

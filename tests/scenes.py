@@ -11,7 +11,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 
 TILES = Path(__file__).parents[2] / "shared" / "data" / "terramesh"
 

@@ -14,7 +14,7 @@ from scenes import plain, single, split, unreadable
 from terramind_xr.data import as_dataset, find_inputs, lookup
 from terramind_xr.data.labels import band_of
 from terramind_xr.errors import InputError, OptionError
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 
 LAYERED = ("S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC")
 

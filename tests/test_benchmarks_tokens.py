@@ -10,7 +10,7 @@ import pytest
 import tokens
 from tokens import JP2, JP2_USUAL, LOSSLESS, MEAN, RAW, TOKENS, TOKENS_BEST, TOKENS_PACKED
 
-from terramind_xr.modalities import TILE, modalities
+from terramind_xr.facts import TILE, modalities
 from terramind_xr.model.recipe import codebook
 
 COUNT = 2

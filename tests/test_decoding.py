@@ -21,7 +21,7 @@ from terramind_xr.model.execution import Execution, session
 from terramind_xr.model.recipe import find
 from terramind_xr.model.sampling import Sampling, sample_tokens
 from terramind_xr.model.tokens import encode
-from terramind_xr.random import Stream
+from terramind_xr.noise import Stream
 
 CPU = Execution(device="cpu")
 PLACES = np.array([[0, 0], [8, 8], [192, 64], [8, 200]])

@@ -11,8 +11,8 @@ import xarray as xr
 from scenes import TILES, plain, single
 from terramind_xr.data import find_inputs, validate
 from terramind_xr.errors import InputError, OptionError
+from terramind_xr.facts import modalities
 from terramind_xr.io import open_rasters
-from terramind_xr.modalities import modalities
 
 
 @pytest.fixture

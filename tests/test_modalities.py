@@ -9,7 +9,7 @@ import pytest
 from dask.base import tokenize
 
 import terramind_xr
-from terramind_xr.modalities import lulc_classes, modalities
+from terramind_xr.facts import lulc_classes, modalities
 
 
 def test_every_modality_of_terramind_is_there():
@@ -49,7 +49,7 @@ def test_land_cover_codes_are_their_positions():
 
 def test_tokens_are_the_same_in_another_process():
     code = (
-        "from dask.base import tokenize; from terramind_xr.modalities import modalities;"
+        "from dask.base import tokenize; from terramind_xr.facts import modalities;"
         "print(tokenize(*modalities.values()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

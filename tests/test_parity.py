@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import upstream
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.model import chain, decoding, drawing, sampling, weights
 from terramind_xr.model.batch import Batch, Target
 from terramind_xr.model.execution import Execution, session
@@ -290,7 +290,7 @@ def test_overlapping_tiles_start_from_the_same_diffusion_noise(monkeypatch):
 def test_draws_follow_the_temperature_and_agree_between_shifted_tiles():
     import torch
 
-    from terramind_xr.random import Stream
+    from terramind_xr.noise import Stream
 
     rng = np.random.default_rng(0)
     # One field of logits over 17 patches, seen by two tiles that are 3 patches apart.

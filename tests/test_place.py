@@ -15,21 +15,20 @@ import terramind_xr
 from scenes import plain, split
 from terramind_xr.data import find_inputs, validate
 from terramind_xr.grid import Grid
-from terramind_xr.kernels import modality_output
-from terramind_xr.results import label
+from terramind_xr.kernels.describe import modality_output
+from terramind_xr.label import label
 
 
-def result_of(data, name="LULC", **options):
+def result_of(data, name="LULC"):
     """What a call labels, without the model."""
     each = next(
         iter(find_inputs(data if isinstance(data, xr.Dataset) else data.to_dataset()).inputs.values())
     )
     extra = {dim: each.data[dim] for dim in each.data.dims[:-3]}
-    spatial = (each.y_dim, each.x_dim)
-    shape = [each.data.sizes[dim] for dim in (*extra, *spatial)]
+    shape = [each.data.sizes[dim] for dim in (*extra, *each.grid.dims)]
     values = np.ones(shape, "uint8")
     described = modality_output(name, 0)
-    return label(described, values, each.data, spatial=spatial, extra=extra, attrs={}, **options)
+    return label(described, values, each.data, each.grid, beside=True, extra=extra, attrs={})
 
 
 def stac(**coords):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 from terramind_xr.errors import OptionError
-from terramind_xr.modalities import lulc_classes, modalities
+from terramind_xr.facts import lulc_classes, modalities
 from terramind_xr.plotting import LARGEST_SIDE, plot
 
 matplotlib.use("agg")

@@ -14,7 +14,7 @@ import rioxarray  # noqa: F401
 import xarray as xr
 
 import terramind_xr
-from terramind_xr.modalities import lulc_classes
+from terramind_xr.facts import lulc_classes
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "quickstart.py"
 

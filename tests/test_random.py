@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terramind_xr.random import Stream, threefry
+from terramind_xr.noise import Stream, threefry
 
 # Random123, tests/kat_vectors: threefry2x32 with 20 rounds.
 KNOWN = [

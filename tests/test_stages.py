@@ -8,7 +8,7 @@ import torch
 
 import terramind_xr
 import upstream
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.model import chain, weights
 from terramind_xr.model.batch import Batch, Target
 from terramind_xr.model.decoding import decode_expected, decode_tokens, expected_codes, token_codes
@@ -18,7 +18,7 @@ from terramind_xr.model.recipe import find
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import destandardize
 from terramind_xr.model.tokens import encode, encode_tokens
-from terramind_xr.random import Stream
+from terramind_xr.noise import Stream
 
 GRID = (3, 14, 14)
 PLACES = np.array([[0, 0], [0, 192], [192, 64]])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from terramind_xr import synthetic
 from terramind_xr.data import validate
 from terramind_xr.errors import OptionError
-from terramind_xr.modalities import lulc_classes, modalities
+from terramind_xr.facts import lulc_classes, modalities
 from terramind_xr.synthetic import dataset, fields, radar, render, spectra
 
 EVERY = ("S2L2A", "LULC", "NDVI", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import terramind_xr
 from scenes import unreadable
 from terramind_xr import InputError, OptionError
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.model import weights
 from terramind_xr.model.recipe import find, writable
 from terramind_xr.model.scaling import standardize

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from terramind_xr.data.units import Conversion, accepted_units, conversion
 from terramind_xr.errors import InputError
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import terramind_xr
 from terramind_xr.data.units import Conversion, conversion
 from terramind_xr.data.values import FEWEST, check_values, suspicion
 from terramind_xr.errors import InputError, OptionError
+from terramind_xr.facts import modalities
 from terramind_xr.kernels import KernelInput
-from terramind_xr.modalities import modalities
 from terramind_xr.synthetic import window
 
 SIDE = 20

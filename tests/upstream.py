@@ -75,7 +75,7 @@ def generated_tokens(sampler, pixels, outputs, steps=1):
     )
     from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
 
-    from terramind_xr.modalities import modalities
+    from terramind_xr.facts import modalities
 
     inputs, batch = {}, 0
     for name, values in pixels.items():

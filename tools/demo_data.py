@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from terramind_xr.modalities import TILE, modalities
+from terramind_xr.facts import TILE, modalities
 from terramind_xr.synthetic import window
 
 TRAINING_SEED = 1_000_000  # worlds of training; held-out worlds have small seeds

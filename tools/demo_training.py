@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from demo_data import Array, Tiles, ahead, disturbed, standardised
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from terramind_xr.modalities import PATCH, TILE, modalities
+from terramind_xr.facts import PATCH, TILE, modalities
 
 SEED = 20251123
 GRID = TILE // PATCH

@@ -9,20 +9,21 @@ from importlib.metadata import version as _version
 
 from terramind_xr import accessor as accessor
 from terramind_xr import synthetic
-from terramind_xr.api import generate, plan
+from terramind_xr.api.detokenize import detokenize
+from terramind_xr.api.generate import generate
+from terramind_xr.api.plan import plan
+from terramind_xr.api.reconstruct import reconstruct
+from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import Check, Report, validate
 from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
+from terramind_xr.facts import lulc_classes, modalities
 from terramind_xr.io import open_rasters
-
-# As dask.delayed does: three names here are also those of the modules that hold them.
-from terramind_xr.modalities import lulc_classes, modalities
 from terramind_xr.model.recipe import models
 from terramind_xr.options import set_options
-from terramind_xr.plan import Plan
+from terramind_xr.plans import Plan
 from terramind_xr.plotting import plot
 from terramind_xr.seams import Seams, seam_index
-from terramind_xr.tokenizing import detokenize, reconstruct, tokenize
 
 __version__ = _version("terramind_xr")
 

@@ -9,7 +9,12 @@ from typing import Any
 
 import xarray as xr
 
-from terramind_xr import api, plotting, seams, tokenizing
+from terramind_xr import plotting, seams
+from terramind_xr.api.detokenize import detokenize
+from terramind_xr.api.generate import generate
+from terramind_xr.api.plan import plan
+from terramind_xr.api.reconstruct import reconstruct
+from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import validate
 from terramind_xr.engine import store
 
@@ -53,11 +58,11 @@ class TerramindAccessor:
         return [name for name in super().__dir__() if not name.startswith("_")]
 
     validate = _method(validate)
-    generate = _method(api.generate)
-    tokenize = _method(tokenizing.tokenize)
-    detokenize = _method(tokenizing.detokenize)
-    reconstruct = _method(tokenizing.reconstruct)
-    plan = _method(api.plan)
+    generate = _method(generate)
+    tokenize = _method(tokenize)
+    detokenize = _method(detokenize)
+    reconstruct = _method(reconstruct)
+    plan = _method(plan)
     to_zarr = _method(store.to_zarr)
     plot = _method(plotting.plot)
     seam_index = _method(seams.seam_index)

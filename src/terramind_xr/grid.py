@@ -15,7 +15,7 @@ import xarray as xr
 from terramind_xr.axis import Axis
 from terramind_xr.crs import distance, find_crs
 from terramind_xr.errors import InputError
-from terramind_xr.modalities import PATCH
+from terramind_xr.facts import PATCH
 
 _NAMES = (
     ("y", "x"),

@@ -12,8 +12,8 @@ import xarray as xr
 from terramind_xr.data import lookup
 from terramind_xr.data.labels import best_labels
 from terramind_xr.errors import InputError, OptionError
+from terramind_xr.facts import Modality, band_dims
 from terramind_xr.grid import Grid
-from terramind_xr.modalities import Modality, band_dims
 
 Chunks = int | Literal["auto"] | Mapping[str, int] | None
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from terramind_xr.axis import Axis
 from terramind_xr.errors import OptionError
+from terramind_xr.facts import RESOLUTION, Modality, lulc_classes, modalities
 from terramind_xr.grid import Grid
-from terramind_xr.modalities import RESOLUTION, Modality, lulc_classes, modalities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

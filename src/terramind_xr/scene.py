@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import dask
 import dask.array as da
@@ -13,13 +13,13 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
-from terramind_xr.data import Mask, ModalityInput, Offset, as_dataset, examine, match_masks
+from terramind_xr.data import Mask, ModalityInput, Names, Offset, as_dataset, examine, match_masks
 from terramind_xr.data.units import conversion
 from terramind_xr.engine import Source, Tiling
 from terramind_xr.errors import warn
+from terramind_xr.grid import Grid
 from terramind_xr.kernels import KernelInput
-
-Inputs = str | Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
+from terramind_xr.options import get_options
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Scene:
         The first input as the user has it, for the coordinates of results.
     flipped
         Spatial dims that run the other way in `given`.
+    check
+        Whether blocks check that the numbers can be what they are taken for.
     """
 
     inputs: dict[str, ModalityInput]
@@ -45,12 +47,15 @@ class Scene:
     masks: dict[str, xr.DataArray]
     given: ModalityInput
     flipped: tuple[str, ...]
+    check: bool
+
+    cell: ClassVar[int] = 1
 
     @classmethod
     def of(
         cls,
         obj: xr.Dataset | xr.DataArray,
-        inputs: Inputs,
+        inputs: Names,
         *,
         exclude: Collection[str] = (),
         offset: str | Offset = "auto",
@@ -82,12 +87,19 @@ class Scene:
             name: replace(each, data=each.data.isel(dict.fromkeys(flipped, slice(None, None, -1))))
             for name, each in examined.inputs.items()
         }
-        return cls(upright, examined.offsets, match_masks(mask, upright), given, flipped)
+        return cls(
+            upright, examined.offsets, match_masks(mask, upright), given, flipped, get_options().check_values
+        )
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.given.grid.shape
+    def like(self) -> xr.DataArray:
+        """What the user gave, for the coordinates of results."""
+        return self.given.data
+
+    @property
+    def grid(self) -> Grid:
+        """Where the pixels lie, in the user's orientation."""
+        return self.given.grid
 
     @functools.cached_property
     def extra(self) -> dict[str, xr.DataArray]:
@@ -100,17 +112,12 @@ class Scene:
         return extra
 
     @property
-    def extra_shape(self) -> tuple[int, ...]:
-        """Sizes of the extra dims."""
-        return tuple(index.size for index in self.extra.values())
-
-    @property
     def is_lazy(self) -> bool:
         """Whether any input is dask-backed."""
         return any(dask.is_dask_collection(each.data.data) for each in self.inputs.values())
 
-    def kernel_inputs(self, *, check: bool = True) -> tuple[KernelInput, ...]:
-        """How a kernel reads each input; with `check`, blocks look at the numbers they get."""
+    def kernel_inputs(self) -> tuple[KernelInput, ...]:
+        """How a kernel reads each input."""
         return tuple(
             KernelInput(
                 name,
@@ -118,7 +125,7 @@ class Scene:
                 None if isinstance(offset := self.offsets.get(name, 0.0), xr.DataArray) else offset,
                 each.nodata,
                 name in self.masks,
-                check,
+                self.check,
                 each.variables,
             )
             for name, each in self.inputs.items()
@@ -149,24 +156,24 @@ class Scene:
         pieces = tuple(tuple(np.diff(axis.cuts).tolist()) for axis in (tiling.y, tiling.x))
         chunks = (*((1,) * size for size in values.shape[:-3]), (1,), *pieces)
         array = da.broadcast_to(
-            da.from_array(values, chunks=1), (*values.shape[:-2], *self.shape), chunks=chunks
+            da.from_array(values, chunks=1), (*values.shape[:-2], *self.grid.shape), chunks=chunks
         )
         return Source(array, tuple(list(self.extra).index(dim) for dim in own))
 
     def provenance(self) -> dict[str, str]:
-        """What decides the result besides data, model and options: offsets and masks, as flat texts."""
+        """What decides the result besides data, model and options: offsets, masks, checks left out."""
         offsets = {
             name: " ".join(f"{value:g}" for value in np.ravel(np.asarray(offset)))
             for name, offset in self.offsets.items()
         }
         # Masks in memory are known by their content, lazy ones by what they are computed from.
         masks = {name: f"{mask.name} {tokenize(mask.variable)[:16]}" for name, mask in self.masks.items()}
-        told = {"offset": offsets, "mask": masks}
-        return {
+        told = {
             key: "; ".join(f"{name}: {text}" for name, text in texts.items())
-            for key, texts in told.items()
+            for key, texts in {"offset": offsets, "mask": masks}.items()
             if texts
         }
+        return told if self.check else {**told, "check_values": "off"}
 
     def as_given(self, array: Any) -> Any:
         """Result (…, y, x) of a kernel in the orientation of the user's data."""

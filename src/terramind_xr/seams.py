@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from terramind_xr.data.metadata import nodata_of
 from terramind_xr.engine.tiling import AxisTiling, Tiling
 from terramind_xr.errors import InputError, OptionError
+from terramind_xr.facts import modalities
 from terramind_xr.grid import Grid
-from terramind_xr.modalities import modalities
-from terramind_xr.plan import Plan
+from terramind_xr.plans import Plan
 
 _INSIDE, _PATCH, _TILE = range(3)
 

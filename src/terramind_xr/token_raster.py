@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import dask
 import dask.array as da
@@ -13,10 +13,11 @@ import xarray as xr
 
 from terramind_xr.data import lookup
 from terramind_xr.data.labels import band_dim
-from terramind_xr.engine import Source
+from terramind_xr.engine import Source, Tiling
 from terramind_xr.errors import InputError, OptionError
+from terramind_xr.facts import PATCH, RESOLUTION, modalities
 from terramind_xr.grid import Grid
-from terramind_xr.modalities import PATCH, RESOLUTION, modalities
+from terramind_xr.model.recipe import Recipe
 
 # Grids in degrees are not of 160 m to the last metre.
 _TOLERATED = 0.05
@@ -32,16 +33,21 @@ class TokenRaster:
         Modality.
     data
         (*extra, y, x), north up and west left.
-    given
+    like
         The same as the user has it.
+    patches
+        Where the patches lie, in the user's orientation.
     shape
         Rows and columns of the scene, in pixels.
     """
 
     name: str
     data: xr.DataArray
-    given: xr.DataArray
+    like: xr.DataArray
+    patches: Grid
     shape: tuple[int, int]
+
+    cell: ClassVar[int] = PATCH
 
     @classmethod
     def of(
@@ -92,18 +98,17 @@ class TokenRaster:
         if not data.variable._in_memory and data.chunks is None:
             data = data.chunk("auto")
         upright = data.isel(dict.fromkeys(grid.runs_backwards, slice(None, None, -1)))
-        return cls(name, upright, data, _shape(data, grid, shape))
+        return cls(name, upright, data, grid, _shape(data, grid, shape))
 
     @property
     def grid(self) -> Grid:
-        """Grid of the pixels, in the orientation of the raster."""
-        return Grid.of(self.given).pixels(self.shape)
+        """Where the pixels lie, in the user's orientation."""
+        return self.patches.pixels(self.shape)
 
     @property
     def extra(self) -> dict[str, xr.DataArray]:
         """Coordinates of the dims that are not space, by dim."""
-        spatial = Grid.of(self.given).dims
-        return {str(dim): self.given[dim] for dim in self.given.dims if dim not in spatial}
+        return {str(dim): self.like[dim] for dim in self.like.dims if dim not in self.patches.dims}
 
     @property
     def is_lazy(self) -> bool:
@@ -113,20 +118,34 @@ class TokenRaster:
     @property
     def offset(self) -> float:
         """What Sentinel-2 numbers had beside when the tokens were made."""
-        return 0.0 - float(self.given.attrs.get("boa_add_offset", 0.0))
+        return 0.0 - float(self.like.attrs.get("boa_add_offset", 0.0))
 
-    def source(self) -> Source:
-        """Array of the graph."""
-        data = self.data.transpose(*self.extra, *Grid.of(self.given).dims)
+    def check_tokenizer(self, recipe: Recipe) -> None:
+        """Raise InputError for tokens of another tokenizer: their numbers mean something else."""
+        said, own = self.like.attrs.get(f"terramind_{self.name}_sha256"), recipe.digests[self.name]
+        if said is not None and said != own:
+            by = self.like.attrs.get("terramind_model", "another model")
+            raise InputError(
+                f"{self.like.name}: found tokens made by {by} (tokenizer {str(said)[:12]}…), expected those "
+                f"of {recipe.name} ({own[:12]}…). Decode them with the model that made them: model=…"
+            )
+
+    def sources(self, tiling: Tiling) -> list[Source]:
+        """The array of the graph."""
+        data = self.data.transpose(*self.extra, *self.patches.dims)
         array = data.data if self.is_lazy else da.from_array(data.values, chunks=-1)
-        return Source(array[..., np.newaxis, :, :], tuple(range(len(self.extra))), cell=PATCH)
+        return [Source(array[..., np.newaxis, :, :], tuple(range(len(self.extra))), cell=PATCH)]
 
     def as_given(self, array: Any) -> Any:
         """Result (…, y, x) in the orientation of the raster."""
-        grid = Grid.of(self.given)
-        turns = tuple(slice(None, None, -1 if dim in grid.runs_backwards else 1) for dim in grid.dims)
+        backwards = self.patches.runs_backwards
+        turns = tuple(slice(None, None, -1 if dim in backwards else 1) for dim in self.patches.dims)
         turned = array[(..., *turns)]
         return np.ascontiguousarray(turned) if isinstance(turned, np.ndarray) else turned
+
+    def provenance(self) -> dict[str, Any]:
+        """Nothing decides the result besides tokens, model and options."""
+        return {}
 
 
 def _only(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terramind_xr.modalities import Modality
+from terramind_xr.facts import Modality
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -62,7 +62,7 @@ def band_of(label: str | float, modality: Modality) -> str | None:
 
     Examples
     --------
-    >>> from terramind_xr.modalities import modalities
+    >>> from terramind_xr.facts import modalities
     >>> [band_of(label, modalities["S2L2A"]) for label in ("b8a", "Red Edge 1", "B2 (blue)", 0.665, 1)]
     ['B8A', 'B05', 'B02', 'B04', None]
     """

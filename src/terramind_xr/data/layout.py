@@ -14,8 +14,8 @@ from terramind_xr.data.check import Check
 from terramind_xr.data.labels import LABEL_ATTRS, LABEL_COORDS, WAVELENGTH_COORDS, band_dim, best_labels
 from terramind_xr.data.metadata import OFFSET_KEYS, nodata_of, packing, units_of
 from terramind_xr.data.units import same_units
+from terramind_xr.facts import Modality
 from terramind_xr.grid import Grid
-from terramind_xr.modalities import Modality
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from terramind_xr.data.units import same_units
-from terramind_xr.modalities import Modality
+from terramind_xr.facts import Modality
 
 ADD_OFFSET_KEYS = ("boa_add_offset", "BOA_ADD_OFFSET", "radio_add_offset", "RADIO_ADD_OFFSET")
 APPLIED_KEYS = ("boa_offset_applied", "earthsearch:boa_offset_applied")

@@ -14,7 +14,7 @@ from terramind_xr.data.labels import band_of
 from terramind_xr.data.layout import ModalityInput, Outcome, from_bands, from_variable, mapping_call
 from terramind_xr.data.trees import recipe
 from terramind_xr.errors import InputError, OptionError
-from terramind_xr.modalities import Modality, modalities
+from terramind_xr.facts import Modality, modalities
 
 Request = str | Mapping[str, str] | None
 Source = str | Mapping[str, str]

@@ -7,8 +7,8 @@ import math
 import xarray as xr
 
 from terramind_xr.data.labels import band_of
+from terramind_xr.facts import modalities
 from terramind_xr.grid import Grid
-from terramind_xr.modalities import modalities
 
 
 def band_groups(tree: xr.DataTree) -> dict[str, list[str]]:

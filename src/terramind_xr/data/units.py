@@ -20,7 +20,7 @@ from terramind_xr.errors import InputError
 if TYPE_CHECKING:
     import pint
 
-    from terramind_xr.modalities import Modality
+    from terramind_xr.facts import Modality
 
 # Sentinel-2 digital numbers are reflectance × 10000 (QUANTIFICATION_VALUE of the Sentinel-2 Products
 # Specification Document): a digital number is a ten-thousandth of the dimensionless reflectance.
@@ -122,7 +122,7 @@ def accepted_units(modality: Modality) -> tuple[str, ...]:
 
     Examples
     --------
-    >>> from terramind_xr.modalities import modalities
+    >>> from terramind_xr.facts import modalities
     >>> accepted_units(modalities["DEM"])
     ('m', 'km', 'cm', 'ft')
     """
@@ -151,7 +151,7 @@ def conversion(modality: Modality, units: str | None) -> Conversion:
 
     Examples
     --------
-    >>> from terramind_xr.modalities import modalities
+    >>> from terramind_xr.facts import modalities
     >>> conversion(modalities["S2L2A"], "percent")
     Conversion(scale=100.0, shift=0.0, decibel=False)
     >>> conversion(modalities["S1RTC"], "linear power")
@@ -184,7 +184,7 @@ def same_units(modality: Modality, *units: str | None) -> bool:
 
     Examples
     --------
-    >>> from terramind_xr.modalities import modalities
+    >>> from terramind_xr.facts import modalities
     >>> same_units(modalities["S2L2A"], "DN", "dn", "digital_counts", "0.0001")
     True
     >>> same_units(modalities["S2L2A"], "DN", "reflectance")

@@ -20,7 +20,7 @@ from terramind_xr.data.search import Names, as_dataset, family_of, find_inputs, 
 from terramind_xr.data.units import accepted_units, conversion, is_plain_number, same_units
 from terramind_xr.data.values import declaration
 from terramind_xr.errors import InputError
-from terramind_xr.modalities import RESOLUTION
+from terramind_xr.facts import RESOLUTION
 
 _TOLERATED, _REFUSED = 0.01, 0.05
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from terramind_xr.data.units import Conversion
 from terramind_xr.errors import InputError
-from terramind_xr.modalities import Modality, lulc_classes, modalities
+from terramind_xr.facts import Modality, lulc_classes, modalities
 
 FEWEST = 256
 """Valid pixels below which nothing is concluded."""

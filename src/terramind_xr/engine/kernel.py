@@ -61,6 +61,8 @@ class Output:
         Labels along them.
     attrs
         Attributes of the labelled array: what it is, not how it was made.
+    nodata
+        What stands where there is no data; None for NaN.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Output:
     dims: tuple[str, ...] = ()
     coords: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    nodata: float | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.errors import OptionError
-from terramind_xr.modalities import PATCH, TILE
+from terramind_xr.facts import PATCH, TILE
 
 WEIGHT_ONE = 1024
 """Blend weights are integers that sum to this at every pixel of an axis.

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.modalities import PATCH, modalities
+from terramind_xr.facts import PATCH, modalities
 from terramind_xr.model import weights
 from terramind_xr.model.execution import Execution, session
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import destandardize
-from terramind_xr.random import Stream
+from terramind_xr.noise import Stream
 
 if TYPE_CHECKING:
     import torch

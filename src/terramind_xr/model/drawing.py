@@ -14,7 +14,7 @@ from terramind_xr.model.batch import Known, Target
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling, sample_tokens
 from terramind_xr.model.tokens import token_key
-from terramind_xr.random import Stream
+from terramind_xr.noise import Stream
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from terramind_xr.errors import OptionError
-from terramind_xr.modalities import PATCH, TILE, modalities
+from terramind_xr.facts import PATCH, TILE, modalities
 
 if TYPE_CHECKING:
     from terratorch.models.backbones.terramind.model.terramind import TerraMind

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from terramind_xr.errors import OptionError, WeightsError
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.model.files import FETCH_HINT, HUB, Hub, WeightsFile, in_folder, package_folder, packaged
 
 SIZES = ("tiny", "small", "base", "large")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.errors import OptionError
-from terramind_xr.modalities import PATCH
-from terramind_xr.random import Stream
+from terramind_xr.facts import PATCH
+from terramind_xr.noise import Stream
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +77,17 @@ class Sampling:
                 f"temperature={self.temperature!r} cannot be used with decoding='expected', which averages "
                 "over all tokens and draws none. Leave out temperature, or decoding to draw."
             )
+
+    def told(self) -> dict[str, Any]:
+        """Flat numbers and texts from which it can be made again."""
+        told = {
+            "decoding": self.decoding,
+            "seed": int(self.seed),
+            "temperature": float(self.temperature),
+            "diffusion_steps": self.diffusion_steps,
+            "clamp": self.clamp or "none",
+        }
+        return told | ({"top_p": float(self.top_p), "top_k": self.top_k} if self.temperature > 0 else {})
 
 
 def is_whole(value: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.modalities import Modality
+from terramind_xr.facts import Modality
 
 
 def standardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.model import weights
 from terramind_xr.model.batch import Batch, Known
 from terramind_xr.model.execution import Execution, session

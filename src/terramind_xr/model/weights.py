@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from terramind_xr.errors import TerramindWarning, WeightsError
-from terramind_xr.modalities import TILE, modalities
+from terramind_xr.facts import TILE, modalities
 from terramind_xr.model import miniature
 from terramind_xr.model.files import WeightsFile
 from terramind_xr.model.quiet import import_terratorch, without_draws

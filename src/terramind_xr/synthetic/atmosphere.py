@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.synthetic.fields import Float
 
 _SUN = math.cos(math.radians(45))  # cosine of the sun's zenith angle; the sensor looks straight down

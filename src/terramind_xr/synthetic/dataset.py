@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.errors import OptionError
-from terramind_xr.modalities import RESOLUTION, band_dims, modalities
+from terramind_xr.facts import RESOLUTION, band_dims, modalities
 from terramind_xr.synthetic.phenology import sun
 from terramind_xr.synthetic.render import LAYERS, MASKS, Look, Window, layer, render
 

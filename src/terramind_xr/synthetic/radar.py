@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.synthetic.fields import Float, fractal, lattice, node_positions, refine, stream, uniform
 from terramind_xr.synthetic.phenology import seasonal
 from terramind_xr.synthetic.spectra import MATERIAL

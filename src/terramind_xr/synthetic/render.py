@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.modalities import modalities
+from terramind_xr.facts import modalities
 from terramind_xr.synthetic.atmosphere import top_of_atmosphere
 from terramind_xr.synthetic.clouds import Mask, clouded
 from terramind_xr.synthetic.fields import speckle, stream

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from terramind_xr.modalities import RESOLUTION
+from terramind_xr.facts import RESOLUTION
 from terramind_xr.synthetic.fields import (
     Double,
     Float,

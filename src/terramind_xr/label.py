@@ -14,18 +14,17 @@ from terramind_xr.engine import Output
 from terramind_xr.grid import Grid
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.recipe import Recipe
-from terramind_xr.model.sampling import Sampling
 
 
 def label(
     output: Output,
     data: da.Array,
     like: xr.DataArray,
+    grid: Grid,
     *,
-    spatial: tuple[str, str],
+    beside: bool,
     extra: Mapping[str, xr.DataArray],
     attrs: Mapping[str, Any],
-    grid: Grid | None = None,
 ) -> xr.DataArray:
     """Name a finished array as its kernel describes it, and give it the coordinates of the input.
 
@@ -36,18 +35,18 @@ def label(
     data
         (*extra, *pixel, y, x).
     like
-        Input whose coordinates and CRS the result takes.
-    spatial
-        Names of the two spatial dims.
+        Input whose coordinates the result takes.
+    grid
+        Where the array lies.
+    beside
+        Whether that is where `like` lies, so that its coordinates along y and x are those of the result, too.
     extra
         Coordinates of the extra dims by dim, in order.
     attrs
         How the result was made.
-    grid
-        Where the array lies, if not on the grid of `like`.
     """
-    dims = (*extra, *output.dims, *spatial)
-    keep = {*extra, *(spatial if grid is None else ())}
+    dims = (*extra, *output.dims, *grid.dims)
+    keep = {*extra, *(grid.dims if beside else ())}
     coords = {key: value for key, value in like.coords.items() if set(value.dims) <= keep and key != "band"}
     for dim, index in extra.items():
         coords.update({key: value for key, value in index.coords.items() if set(value.dims) <= {dim}})
@@ -55,33 +54,26 @@ def label(
     result.attrs = {key: value for key, value in {**output.attrs, **attrs}.items() if value is not None}
     if np.issubdtype(result.dtype, np.floating):
         result.encoding["_FillValue"] = np.asarray(np.nan, result.dtype)[()]
-    result = (Grid.of(like) if grid is None else grid).assign(result)
+    result = grid.assign(result)
     # Listed among a variable's coordinates, the grid mapping is one again however a file is opened.
-    beside = [str(key) for key in result.coords if key not in result.dims and " " not in str(key)]
-    if beside:
-        result.encoding["coordinates"] = " ".join(sorted(beside))
+    listed = [str(key) for key in result.coords if key not in result.dims and " " not in str(key)]
+    if listed:
+        result.encoding["coordinates"] = " ".join(sorted(listed))
     return result
 
 
-def provenance(recipe: Recipe, sampling: Sampling, execution: Execution, **more: Any) -> dict[str, Any]:
+def provenance(recipe: Recipe, execution: Execution, **more: Any) -> dict[str, Any]:
     """Attributes that say how a result was made: enough to make it again, flat, for netCDF and Zarr."""
     attrs: dict[str, Any] = {
         "terramind_model": recipe.name,
         "terramind_revision": recipe.backbone.revision or None,
         **{f"terramind_{name}_sha256": digest for name, digest in recipe.digests.items()},
-        "terramind_decoding": sampling.decoding,
-        "terramind_seed": int(sampling.seed),
-        "terramind_temperature": float(sampling.temperature),
-        "terramind_diffusion_steps": sampling.diffusion_steps,
-        "terramind_clamp": sampling.clamp or "none",
         "terramind_precision": execution.precision,
         "terramind_xr_version": importlib.metadata.version("terramind_xr"),
         "terratorch_version": importlib.metadata.version("terratorch"),
         "torch_version": importlib.metadata.version("torch"),
         **{f"terramind_{key}": value for key, value in more.items()},
     }
-    if sampling.temperature > 0:
-        attrs |= {"terramind_top_p": float(sampling.top_p), "terramind_top_k": sampling.top_k}
     if recipe.name == "demo":
         attrs["terramind_note"] = "made with the demo model, a miniature that is not for science"
     return attrs

@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 
 from terramind_xr.engine import Field, Layer, Output
 from terramind_xr.errors import InputError
-from terramind_xr.kernels import (
-    KernelInput,
+from terramind_xr.facts import PATCH, modalities
+from terramind_xr.kernels.describe import (
     finish_modality,
+    modality_field,
     modality_output,
     probabilities_output,
 )
-from terramind_xr.modalities import PATCH, lulc_classes, modalities
+from terramind_xr.kernels.reading import KernelInput, Mask
 from terramind_xr.model.decoding import decode_tokens
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.tokens import encode_tokens
-
-Mask = NDArray[np.bool_]
 
 NODATA = 65535
 """Stands for patches without a valid pixel; no vocabulary reaches it."""
@@ -74,7 +73,7 @@ class TokenizeKernel:
         }
         if modalities[name].is_optical:
             attrs["boa_add_offset"] = -(self.given.offset or 0.0)
-        return (Output(f"{name}_tokens", 0, (), "uint16", attrs=attrs),)
+        return (Output(f"{name}_tokens", 0, (), "uint16", attrs=attrs, nodata=NODATA),)
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
         """Standardised pixels, 0 (the band's mean) where not valid: tokenizers have no mask."""
@@ -124,7 +123,7 @@ class DetokenizeKernel:
     @property
     def fields(self) -> tuple[Field, ...]:
         """Bands, or the probabilities of land-cover classes."""
-        return (Field(len(lulc_classes) if self.name == "LULC" else len(modalities[self.name].bands)),)
+        return (modality_field(self.name),)
 
     @property
     def outputs(self) -> tuple[Output, ...]:

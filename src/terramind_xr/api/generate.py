@@ -1,4 +1,4 @@
-"""Public functions: validate, convert, plan, graph, label. The accessor re-attaches them."""
+"""`generate`: modalities from those that a scene holds."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import dask
-import dask.array as da
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from terramind_xr.data import Mask, Offset, lookup
-from terramind_xr.engine import Output, Source, Tiling, map_tiles
-from terramind_xr.engine.cost import estimate
-from terramind_xr.errors import OptionError, warn
+from terramind_xr.api.mapping import mapped
+from terramind_xr.api.options import (
+    ModelName,
+    check_batch_size,
+    check_probabilities,
+    chosen_model,
+    execution,
+)
+from terramind_xr.data import Mask, Names, Offset, lookup
+from terramind_xr.engine import Tiling
+from terramind_xr.errors import OptionError
+from terramind_xr.facts import modalities
 from terramind_xr.kernels import GenerateKernel
-from terramind_xr.modalities import modalities
+from terramind_xr.label import provenance
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.recipe import describe, find, readable, writable
-from terramind_xr.model.sampling import Decoding, Sampling, is_whole
+from terramind_xr.model.sampling import Decoding, Sampling
 from terramind_xr.options import Precision, get_options
-from terramind_xr.plan import Plan
-from terramind_xr.results import label, provenance
-from terramind_xr.scene import Inputs, Scene
-
-ModelName = str | os.PathLike[str] | None
+from terramind_xr.scene import Scene
 
 
 def generate(
     obj: xr.Dataset | xr.DataArray,
     outputs: str | Sequence[str],
     *,
-    inputs: Inputs = None,
+    inputs: Names = None,
     model: ModelName = None,
     seed: int = 0,
     offset: str | Offset = "auto",
@@ -139,7 +139,6 @@ def generate(
     (('y', 'x'), dtype('uint8'), True)
     """
     _refuse_what_is_not_there_yet(decoding_steps=decoding_steps, samples=samples)
-    options = get_options()
     sampling = Sampling(
         seed=seed,
         temperature=0.0 if temperature is None else temperature,
@@ -149,194 +148,75 @@ def generate(
         clamp=clamp,
         decoding=decoding,
     )
-    execution = Execution(
-        device=options.device if device is None else device,
-        precision=precision or options.precision,
-    )
-    call = _prepare(
+    call = Call.of(
         obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
-        sampling=sampling, execution=execution, overlap=overlap, shifts=shifts, batch_size=batch_size,
-    )  # fmt: skip
-    arrays = map_tiles(
-        call.sources, call.kernel, call.tiling, extra=call.scene.extra_shape, batch_size=call.batch_size
-    )
-    if not call.scene.is_lazy:
-        # The data is in this process already: a cluster's client is not asked.
-        arrays = dask.compute(*arrays, scheduler="threads")
-        _warn_if_empty(arrays)
-    results = {
-        output.name: call.label(output, array)
-        for output, array in zip(call.kernel.outputs, arrays, strict=True)
-    }
-    return results[outputs] if isinstance(outputs, str) else xr.Dataset(results)
-
-
-def _warn_if_empty(arrays: Sequence[NDArray[Any]]) -> None:
-    """Say so when a computed scene holds nothing but nodata."""
-    nothing = all(not array.any() if array.dtype.kind == "u" else np.isnan(array).all() for array in arrays)
-    if nothing:
-        warn(
-            "The scene holds no valid pixel (all are nodata, NaN or masked), so the result is all nodata. "
-            "Look with terramind_xr.validate, and at the mask."
-        )
-
-
-def plan(
-    obj: xr.Dataset | xr.DataArray,
-    outputs: str | Sequence[str],
-    *,
-    inputs: Inputs = None,
-    model: ModelName = None,
-    offset: str | Offset = "auto",
-    mask: Mask = None,
-    shifts: int = 1,
-    overlap: int = 32,
-    batch_size: int = 8,
-    probabilities: bool = False,
-) -> Plan:
-    """Say what `generate` with the same arguments would do; nothing is read or computed.
-
-    Parameters
-    ----------
-    obj
-        As for `generate`, and so are the others.
-    outputs
-        Modalities to generate.
-    inputs
-        Modalities to use.
-    model
-        Name or folder; no weights are needed.
-    offset
-        Radiometric offset within Sentinel-2 numbers.
-    mask
-        Pixels that are not to be used.
-    shifts
-        Passes over the scene.
-    overlap
-        Pixels that neighbouring tiles share.
-    batch_size
-        Tiles to one run of the model.
-    probabilities
-        LULC as class probabilities.
-
-    Returns
-    -------
-    Plan
-        Tiles, blocks, traffic and memory.
-
-    Raises
-    ------
-    InputError, OptionError
-        As `generate` does.
-
-    Examples
-    --------
-    >>> import terramind_xr
-    >>> plan = terramind_xr.synthetic.scene(10_980).terramind.plan("LULC", model="demo")
-    >>> plan.tiles, plan.blocks
-    (3364, 225)
-    """
-    call = _prepare(
-        obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
-        sampling=Sampling(), execution=Execution(), overlap=overlap, shifts=shifts, batch_size=batch_size,
-        loads=False,
-    )  # fmt: skip
-    return Plan(
-        model=call.kernel.recipe.name,
-        inputs=tuple(call.scene.inputs),
-        outputs=call.outputs,
-        shape=call.scene.shape,
-        shifts=call.shifts,
-        overlap=call.tiling.y.overlap,
-        block_shape=(call.tiling.y.chunk, call.tiling.x.chunk),
+        sampling=sampling, execution=execution(device, precision), overlap=overlap, shifts=shifts,
         batch_size=batch_size,
-        **estimate(call.sources, call.kernel, call.tiling, call.scene.extra_shape, batch_size),
-    )
+    )  # fmt: skip
+    results = mapped(call.scene, call.kernel, call.tiling, batch_size=batch_size, made=call.made())
+    return results[0] if isinstance(outputs, str) else xr.Dataset({str(each.name): each for each in results})
 
 
 @dataclass(frozen=True)
-class _Call:
-    """A checked call: all that graph and labels need."""
+class Call:
+    """A checked call of `generate`."""
 
     scene: Scene
-    outputs: tuple[str, ...]
     kernel: GenerateKernel
-    sources: list[Source]
     tiling: Tiling
     shifts: int
-    batch_size: int
 
-    def label(self, output: Output, array: da.Array) -> xr.DataArray:
-        given = self.scene.given
-        attrs = provenance(
+    @classmethod
+    def of(
+        cls,
+        obj: xr.Dataset | xr.DataArray,
+        outputs: str | Sequence[str],
+        *,
+        inputs: Names,
+        model: ModelName,
+        offset: str | Offset,
+        mask: Mask,
+        probabilities: bool,
+        sampling: Sampling,
+        execution: Execution,
+        overlap: int,
+        shifts: int,
+        batch_size: int,
+        loads: bool = True,
+    ) -> Call:
+        """Check everything that a call says, on metadata alone, and put it in order.
+
+        Without `loads`, the weights need not be there.
+        """
+        targets = _targets(outputs, inputs)
+        check_batch_size(batch_size)
+        check_probabilities(probabilities, targets)
+        model = chosen_model(model)
+        scene = Scene.of(obj, inputs, exclude=targets, offset=offset, mask=mask)
+        tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, shifts=shifts)
+        _refuse_unknown(model, scene, targets)
+        tokenized = {*targets, *(name for name in scene.inputs if modalities[name].raw_key is None)}
+        kernel = GenerateKernel(
+            recipe=find(model, tokenized) if loads else describe(model),
+            inputs=scene.kernel_inputs(),
+            targets=targets,
+            sampling=sampling,
+            execution=execution,
+            probabilities=probabilities,
+            offset=_offset_of_outputs(scene),
+        )
+        return cls(scene, kernel, tiling, int(shifts))
+
+    def made(self) -> dict[str, Any]:
+        """Attributes that say how the results are made."""
+        return provenance(
             self.kernel.recipe,
-            self.kernel.sampling,
             self.kernel.execution,
+            **self.kernel.sampling.told(),
             inputs=" ".join(self.scene.inputs),
-            outputs=" ".join(self.outputs),
+            outputs=" ".join(self.kernel.targets),
             shifts=self.shifts,
-            overlap=self.tiling.y.overlap,
-            batch_size=self.batch_size,
-            block=self.tiling.y.block,
-            **self.scene.provenance(),
         )
-        if not all(each.check for each in self.kernel.inputs):
-            attrs["terramind_check_values"] = "off"
-        return label(
-            output,
-            self.scene.as_given(array),
-            given.data,
-            spatial=(given.y_dim, given.x_dim),
-            extra=self.scene.extra,
-            attrs=attrs,
-        )
-
-
-def _prepare(
-    obj: xr.Dataset | xr.DataArray,
-    outputs: str | Sequence[str],
-    *,
-    inputs: Inputs,
-    model: ModelName,
-    offset: str | Offset,
-    mask: Mask,
-    probabilities: bool,
-    sampling: Sampling,
-    execution: Execution,
-    overlap: int,
-    shifts: int,
-    batch_size: int,
-    loads: bool = True,
-) -> _Call:
-    """Check everything that a call says, on metadata alone, and put it in order.
-
-    Without `loads`, the weights need not be there.
-    """
-    targets = _targets(outputs, inputs)
-    if not is_whole(batch_size) or batch_size < 1:
-        raise OptionError(f"batch_size={batch_size!r} cannot be used: expected a whole number of tiles >= 1.")
-    if probabilities and "LULC" not in targets:
-        raise OptionError(
-            f"probabilities=True is for LULC, but the outputs are {', '.join(targets)}. Leave it out."
-        )
-    model = model if model is not None else get_options().model
-    if not isinstance(model, str | os.PathLike):
-        raise OptionError(f"model={model!r} cannot be used: expected a name from models(), or a folder.")
-    scene = Scene.of(obj, inputs, exclude=targets, offset=offset, mask=mask)
-    tiling = Tiling.of(scene.shape, overlap=overlap, block=get_options().block, shifts=shifts)
-    _refuse_unknown(model, scene, targets)
-    tokenized = {*targets, *(name for name in scene.inputs if modalities[name].raw_key is None)}
-    recipe = find(model, tokenized) if loads else describe(model)
-    kernel = GenerateKernel(
-        recipe=recipe,
-        inputs=scene.kernel_inputs(check=get_options().check_values),
-        targets=targets,
-        sampling=sampling,
-        execution=execution,
-        probabilities=probabilities,
-        offset=_offset_of_outputs(scene),
-    )
-    return _Call(scene, targets, kernel, scene.sources(tiling), tiling, int(shifts), batch_size)
 
 
 def _refuse_unknown(model: str | os.PathLike[str], scene: Scene, targets: tuple[str, ...]) -> None:
@@ -362,7 +242,7 @@ def _offset_of_outputs(scene: Scene) -> float:
     return 0.0 if isinstance(first, xr.DataArray) else first
 
 
-def _targets(outputs: str | Sequence[str], inputs: Inputs) -> tuple[str, ...]:
+def _targets(outputs: str | Sequence[str], inputs: Names) -> tuple[str, ...]:
     """Names of the outputs, each one that can be generated, none twice and none an input."""
     if not isinstance(outputs, str | Sequence):
         raise OptionError(f"outputs={outputs!r} cannot be used: expected a modality, or several in a list.")

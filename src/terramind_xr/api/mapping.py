@@ -1,0 +1,107 @@
+"""From a kernel to labelled arrays: the last steps of every verb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import dask
+import numpy as np
+import xarray as xr
+
+from terramind_xr.engine import Kernel, Source, Tiling, map_tiles
+from terramind_xr.errors import warn
+from terramind_xr.grid import Grid
+from terramind_xr.label import label
+
+
+class Start(Protocol):
+    """What a verb starts from: a scene, or a token raster."""
+
+    @property
+    def like(self) -> xr.DataArray:
+        """What the user gave, for the coordinates of results."""
+
+    @property
+    def cell(self) -> int:
+        """Pixels along the side of a cell of `like`."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the pixels lie, in the user's orientation."""
+
+    @property
+    def extra(self) -> dict[str, xr.DataArray]:
+        """Coordinates of the dims that are neither band nor space, by dim."""
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether anything is dask-backed."""
+
+    def sources(self, tiling: Tiling) -> list[Source]:
+        """Arrays of the graph, in the order in which the kernel reads them."""
+
+    def as_given(self, array: Any) -> Any:
+        """Result (…, y, x) in the user's orientation."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What decides a result besides data, model and options."""
+
+
+def extra_shape(start: Start) -> tuple[int, ...]:
+    """Sizes of the extra dims."""
+    return tuple(index.size for index in start.extra.values())
+
+
+def mapped(
+    start: Start, kernel: Kernel, tiling: Tiling, *, batch_size: int, made: Mapping[str, Any]
+) -> list[xr.DataArray]:
+    """Labelled outputs of a kernel over a scene; lazy if the scene is, else computed.
+
+    Parameters
+    ----------
+    start
+        Scene or token raster.
+    kernel
+        What is done to its blocks.
+    tiling
+        How it is cut.
+    batch_size
+        Tiles to one run.
+    made
+        Attributes that say how, beside those of start and tiling.
+    """
+    arrays: Sequence[Any] = map_tiles(
+        start.sources(tiling), kernel, tiling, extra=extra_shape(start), batch_size=batch_size
+    )
+    if not start.is_lazy:
+        # The data is in this process already: a cluster's client is not asked.
+        arrays = dask.compute(*arrays, scheduler="threads")
+        _warn_if_empty(kernel, arrays)
+    attrs = {
+        **made,
+        "terramind_overlap": tiling.y.overlap,
+        "terramind_batch_size": batch_size,
+        "terramind_block": tiling.y.block,
+        **{f"terramind_{key}": value for key, value in start.provenance().items()},
+    }
+    results = []
+    for output, array in zip(kernel.outputs, arrays, strict=True):
+        cell = kernel.fields[output.field].cell
+        grid = start.grid if cell == 1 else start.grid.patches()
+        turned, beside = start.as_given(array), cell == start.cell
+        results.append(label(output, turned, start.like, grid, beside=beside, extra=start.extra, attrs=attrs))
+    return results
+
+
+def _warn_if_empty(kernel: Kernel, arrays: Sequence[Any]) -> None:
+    """Say so when a computed scene holds nothing but nodata."""
+
+    def empty(array: Any, nodata: float | None) -> bool:
+        return bool((np.isnan(array) if nodata is None else array == nodata).all())
+
+    if all(empty(array, output.nodata) for output, array in zip(kernel.outputs, arrays, strict=True)):
+        warn(
+            "The scene holds no valid pixel (all are nodata, NaN or masked), so the result is all nodata. "
+            "Look with terramind_xr.validate, and at the mask."
+        )

@@ -1,0 +1,59 @@
+"""Options that several verbs share: checked, and with what `set_options` says where they are not given."""
+
+from __future__ import annotations
+
+import os
+
+from terramind_xr.data import lookup
+from terramind_xr.errors import OptionError
+from terramind_xr.facts import modalities
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import Recipe, find, writable
+from terramind_xr.model.sampling import is_whole
+from terramind_xr.options import Precision, get_options
+
+ModelName = str | os.PathLike[str] | None
+
+
+def chosen_model(model: ModelName) -> str | os.PathLike[str]:
+    """Name or folder of the model, by default the option ``model``."""
+    chosen = model if model is not None else get_options().model
+    if not isinstance(chosen, str | os.PathLike):
+        raise OptionError(f"model={chosen!r} cannot be used: expected a name from models(), or a folder.")
+    return chosen
+
+
+def execution(device: str | None, precision: Precision | None = "fp32") -> Execution:
+    """Where and how precisely to run, by default as the options say."""
+    options = get_options()
+    return Execution(options.device if device is None else device, precision or options.precision)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise OptionError for what is no number of tiles."""
+    if not is_whole(batch_size) or batch_size < 1:
+        raise OptionError(f"batch_size={batch_size!r} cannot be used: expected a whole number of tiles >= 1.")
+
+
+def check_probabilities(probabilities: bool, names: tuple[str, ...]) -> None:
+    """Raise OptionError for probabilities of anything but land cover."""
+    if probabilities and "LULC" not in names:
+        raise OptionError(
+            f"probabilities=True is for LULC; what is asked for is {', '.join(names)}. Leave it out."
+        )
+
+
+def with_tokenizer(modality: str) -> str:
+    """Name of a modality, if it has tokens."""
+    name = lookup(modality).name
+    if not modalities[name].codebook:
+        having = ", ".join(each for each, facts in modalities.items() if facts.codebook)
+        raise OptionError(f"{name} has no tokenizer; modalities with one are {having}.")
+    return name
+
+
+def tokenizer_recipe(model: str | os.PathLike[str], name: str) -> Recipe:
+    """The tokenizer of a modality alone: no encoder and no decoder of the model is needed."""
+    if name not in writable(model):
+        raise OptionError(f"{model} has no tokenizer of {name}; it has {', '.join(sorted(writable(model)))}.")
+    return find(model, {name}, backbone=False)

@@ -1,0 +1,100 @@
+"""The kernel of `generate`: pixels of some modalities to pixels of others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramind_xr.engine import Field, Layer, Output
+from terramind_xr.facts import PATCH, band_dims
+from terramind_xr.kernels.describe import (
+    finish_modality,
+    modality_field,
+    modality_output,
+    probabilities_output,
+)
+from terramind_xr.kernels.reading import KernelInput, Mask
+from terramind_xr.model import chain
+from terramind_xr.model.batch import Batch
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.recipe import Recipe
+from terramind_xr.model.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class GenerateKernel:
+    """Generate modalities tile by tile; see `terramind_xr.generate`.
+
+    Parameters
+    ----------
+    recipe
+        Weights, by name and digest.
+    inputs
+        In the order in which the encoder reads them.
+    targets
+        Modalities to generate, in order.
+    sampling
+        How tokens are drawn and decoded.
+    execution
+        Where the model runs.
+    probabilities
+        Whether LULC comes as class probabilities.
+    offset
+        Added to generated Sentinel-2 digital numbers, so that they follow the input's convention.
+    """
+
+    recipe: Recipe
+    inputs: tuple[KernelInput, ...]
+    targets: tuple[str, ...]
+    sampling: Sampling
+    execution: Execution
+    probabilities: bool = False
+    offset: float = 0.0
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """One for each target: its bands, or the probabilities of land-cover classes."""
+        return tuple(modality_field(name) for name in self.targets)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """One for each target."""
+        bands = band_dims(self.targets)
+        return tuple(
+            probabilities_output(index)
+            if name == "LULC" and self.probabilities
+            else modality_output(name, index, bands.get(name, "band"), self.offset)
+            for index, name in enumerate(self.targets)
+        )
+
+    def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
+        """Standardised inputs, 0 (the band's mean) where not valid."""
+        queue = iter(regions)
+        return [each.layer(queue) for each in self.inputs]
+
+    def run(
+        self, pixels: list[NDArray[np.float32]], valid: list[Mask], places: NDArray[np.int64]
+    ) -> list[NDArray[np.float32]]:
+        """Generate a batch of tiles; patches without a valid pixel are hidden from the encoder."""
+        names = [each.name for each in self.inputs]
+        batch = Batch(
+            pixels=dict(zip(names, pixels, strict=True)),
+            visible={name: _patches(mask) for name, mask in zip(names, valid, strict=True)},
+            places=places,
+        )
+        generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
+        return [generated[name] for name in self.targets]
+
+    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
+        """Maps in physical units; NaN, or class 0, where no input is valid."""
+        return finish_modality(self.targets[index], merged, valid, self.offset, self.probabilities)
+
+
+def _patches(valid: Mask) -> Mask:
+    """Patches (tile, row, column) that hold a valid pixel."""
+    tiles, height, width = valid.shape
+    patches = valid.reshape(tiles, height // PATCH, PATCH, width // PATCH, PATCH)
+    return np.asarray(patches.any(axis=(2, 4)))

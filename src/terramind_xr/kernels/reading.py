@@ -1,0 +1,80 @@
+"""How a block's raw regions become what a model reads: units, offsets, nodata and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramind_xr.data.units import Conversion
+from terramind_xr.data.values import check_values
+from terramind_xr.engine import Layer
+from terramind_xr.facts import modalities
+from terramind_xr.model.scaling import standardize
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class KernelInput:
+    """How one input is read.
+
+    Parameters
+    ----------
+    name
+        Modality.
+    conversion
+        From the user's units to the model's.
+    offset
+        Radiometric offset within Sentinel-2 digital numbers, taken off before the model; None where dates
+        differ, and each one's offset follows among the sources.
+    nodata
+        Value that means no data in any band, besides NaN; None for none.
+    masked
+        Whether a mask of pixels not to be used follows among the sources.
+    check
+        Whether blocks check that the numbers can be what they are taken for.
+    variables
+        The user's variables, for messages.
+    """
+
+    name: str
+    conversion: Conversion
+    offset: float | None = 0.0
+    nodata: float | None = None
+    masked: bool = False
+    check: bool = True
+    variables: tuple[str, ...] = ()
+
+    def read(self, raw: NDArray[Any], offset: NDArray[Any] | None = None) -> tuple[NDArray[np.float32], Mask]:
+        """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
+        modality = modalities[self.name]
+        values = self.conversion.apply(raw)
+        if offset is not None:
+            values = values - offset.astype(np.float32)
+        elif self.offset:
+            values = values - np.float32(self.offset)
+        valid = np.asarray(np.isfinite(values).all(axis=0))
+        if modality.nodata is not None:
+            # One dark band can be 0 by chance; all of them are not.
+            valid &= (raw != modality.nodata).any(axis=0)
+        if self.nodata not in (None, modality.nodata):
+            valid &= (raw != self.nodata).all(axis=0)
+        return values, valid
+
+    def layer(self, regions: Iterator[NDArray[Any]]) -> Layer:
+        """Standardised values from the next regions, 0 (the band's mean) where not valid."""
+        raw = next(regions)
+        values, valid = self.read(raw, next(regions) if self.offset is None else None)
+        hidden = next(regions)[0].astype(bool) if self.masked else None
+        if hidden is not None:
+            valid &= ~hidden
+        if self.check:  # what a mask hides may be anything
+            check_values(self.name, raw, valid, self.conversion, self.variables, hidden)
+        values = standardize(modalities[self.name], values)
+        if not valid.all():
+            values[:, ~valid] = 0
+        return Layer(values, valid)
