@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from terramind_xr.axis import Axis
+from terramind_xr.data.metadata import nodata_of
 from terramind_xr.errors import OptionError
 from terramind_xr.facts import RESOLUTION, Modality, lulc_classes, modalities
 from terramind_xr.grid import Grid
@@ -183,7 +184,8 @@ def _compute(layer: xr.DataArray, modality: Modality, grid: Grid) -> _Picture:
     values = thinned.values.astype(np.float32)
     if modality.name == "LULC" and "lulc_class" not in layer.coords:
         _refuse_fractions(values, layer.name)
-    fill = layer.attrs.get("_FillValue", layer.encoding.get("_FillValue", modality.nodata))
+    declared = nodata_of(layer)
+    fill = modality.nodata if declared is None else declared
     blank = ~np.isfinite(values)
     colours = tuple(range(2, values.ndim))
     values[blank.any(axis=colours) | (values == fill).all(axis=colours)] = np.nan
