@@ -5,7 +5,9 @@
 >>> lulc = scene.terramind.generate("LULC", model="demo")
 """
 
+import importlib as _importlib
 from importlib.metadata import version as _version
+from typing import Any as _Any
 
 from terramind_xr import accessor as accessor
 from terramind_xr import synthetic
@@ -41,6 +43,7 @@ __all__ = [
     "__version__",
     "detokenize",
     "evaluate",
+    "finetune",
     "generate",
     "lulc_classes",
     "modalities",
@@ -56,6 +59,13 @@ __all__ = [
     "tokenize",
     "validate",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """Import `finetune` when it is asked for: it needs torch and Lightning, which are slow to import."""
+    if name == "finetune":
+        return _importlib.import_module("terramind_xr.finetune")
+    raise AttributeError(f"module 'terramind_xr' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
