@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import scenes
 import terramind_xr
+import terramind_xr.finetune  # loads what the reference names
 from terramind_xr import accessor
 from terramind_xr.errors import TerramindWarning, warn
 
