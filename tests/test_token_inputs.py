@@ -205,6 +205,8 @@ def test_files_keep_what_an_input_takes(tokens, tmp_path):
         result = stored.terramind.generate("LULC")
         assert bytes_of(result) == expected.values.tobytes()
         assert result.rio.crs == expected.rio.crs
+        beside = tokens["LULC"].terramind.generate("LULC", inputs={"DEM": stored})
+        assert bytes_of(beside) == expected.values.tobytes()
 
 
 def test_a_crop_of_both_needs_no_attributes(scene, tokens):
@@ -264,6 +266,8 @@ FAULTY = {
     "output": (lambda t: {"DEM": t}, {"outputs": "DEM"}, OptionError, "DEM is named as input and as output"),
     "shifts": (lambda t: {"DEM": t}, {"shifts": 2}, OptionError, r"shifts=2 cannot.*as inputs \(DEM\)"),
     "not a dict": (lambda t: t, {}, OptionError, r"inputs is a DataArray.*inputs={'DEM': tokens}"),
+    "numpy": (lambda t: {"DEM": t.values}, {}, OptionError, "ndarray for DEM; expected.*in a DataArray"),
+    "no names": (lambda t: 5, {}, OptionError, "inputs=5 cannot be used"),
     "other tokenizer": (
         lambda t: {"DEM": t.assign_attrs(terramind_DEM_sha256="0" * 64, terramind_model="base")},
         {}, InputError, r"made by base \(tokenizer 0{12}…\), expected those of demo.*Use the model",

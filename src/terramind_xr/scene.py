@@ -67,7 +67,7 @@ class Scene:
         obj: xr.Dataset | xr.DataArray | None,
         inputs: Names,
         *,
-        tokens: Mapping[str, xr.DataArray] = MappingProxyType({}),
+        tokens: Mapping[str, xr.DataArray | xr.Dataset] = MappingProxyType({}),
         exclude: Collection[str] = (),
         offset: str | Offset = "auto",
         mask: Mask = None,
@@ -229,7 +229,7 @@ def _upright(given: ModalityInput) -> ModalityInput:
     return replace(given, data=given.data.isel(turned))
 
 
-def _rasters(tokens: Mapping[str, xr.DataArray], pixels: Grid | None) -> dict[str, TokenRaster]:
+def _rasters(tokens: Mapping[str, xr.DataArray | xr.Dataset], pixels: Grid | None) -> dict[str, TokenRaster]:
     """Checked token rasters on the patches of the same pixels; without any, of those of the first."""
     rasters: dict[str, TokenRaster] = {}
     faults: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import xarray as xr
 
@@ -11,7 +11,8 @@ from terramind_xr.data import Names, Request, as_dataset, held, lookup
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.facts import modalities
 
-Inputs = str | Sequence[str] | Mapping[str, Request | xr.DataArray] | None
+Raster = xr.DataArray | xr.Dataset
+Inputs = str | Sequence[str] | Mapping[str, Request | Raster] | None
 
 
 class Given(NamedTuple):
@@ -29,20 +30,24 @@ class Given(NamedTuple):
 
     pixels: xr.Dataset | None
     names: Names
-    tokens: dict[str, xr.DataArray]
+    tokens: Mapping[str, Raster]
 
 
-def named_inputs(inputs: Inputs) -> dict[str, Request | xr.DataArray]:
+def named_inputs(inputs: Inputs) -> dict[str, Request | Raster]:
     """What is said of each input that is named.
 
     Raises
     ------
     OptionError
-        `inputs` names nothing.
+        `inputs` holds no names.
     """
     if isinstance(inputs, xr.DataArray):
         name = inputs.attrs.get("terramind_tokens", "S2L2A")
         raise OptionError(f"inputs is a DataArray; say whose tokens they are: inputs={{{name!r}: tokens}}.")
+    if inputs is not None and not isinstance(inputs, Collection):
+        raise OptionError(
+            f"inputs={inputs!r} cannot be used: expected a modality, several, or a dict of them."
+        )
     if inputs is None or isinstance(inputs, str):
         return {} if inputs is None else {inputs: None}
     return (
@@ -53,7 +58,8 @@ def named_inputs(inputs: Inputs) -> dict[str, Request | xr.DataArray]:
 def part_inputs(obj: xr.Dataset | xr.DataArray, inputs: Inputs, *, exclude: Collection[str] = ()) -> Given:
     """Part the inputs of a call into pixels and tokens.
 
-    A variable with the attribute ``terramind_tokens`` is a token raster, and so is a DataArray in `inputs`.
+    A variable with the attribute ``terramind_tokens`` is a token raster, and so is what stands in `inputs`
+    as an array, or as a dataset with one (as a file is opened).
 
     Parameters
     ----------
@@ -81,17 +87,22 @@ def part_inputs(obj: xr.Dataset | xr.DataArray, inputs: Inputs, *, exclude: Coll
     pixels = ds.drop_vars(list(own))
     if inputs is None:
         return _unasked(pixels, own, exclude)
-    names: dict[str, Request] = {}
-    tokens: dict[str, xr.DataArray] = {}
+    names: dict[str, Any] = {}
+    tokens: dict[str, Raster] = {}
     for name, request in named_inputs(inputs).items():
-        if isinstance(request, xr.DataArray):
+        if isinstance(request, xr.DataArray | xr.Dataset):
             tokens[lookup(name).name] = request
         elif isinstance(request, str) and request in own:
             tokens[lookup(name).name] = own[request]
         elif request is None and (found := _of(name, own)):
             tokens[name] = _only(name, found, pixels)
-        else:
+        elif request is None or isinstance(request, str | Mapping):
             names[name] = request
+        else:
+            raise OptionError(
+                f"inputs: found a {type(request).__name__} for {name}; expected the name of a variable, or "
+                "names by band, or None for what is found by itself, or tokens in a DataArray."
+            )
     return Given(pixels if names or not tokens else None, names, tokens)
 
 

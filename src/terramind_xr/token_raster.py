@@ -214,7 +214,7 @@ def _only(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     listed = ", ".join(map(str, obj.data_vars)) or "none"
     raise InputError(
         f"found {len(names)} token rasters among the variables {listed}, expected one. Give the variable: "
-        f"detokenize(ds[{(names or ['S2L2A_tokens'])[0]!r}])."
+        f"ds[{(names or ['S2L2A_tokens'])[0]!r}]."
     )
 
 
