@@ -15,7 +15,8 @@ import terramind_xr
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
     "errors", "options", "facts", "crs", "axis", "grid", "data", "noise", "model", "engine", "kernels",
-    "token_raster", "token_inputs", "scene", "plans", "seams", "label", "plotting", "synthetic", "io",
+    "token_raster", "token_inputs", "scene", "plans", "seams", "label", "evaluation", "plotting",
+    "synthetic", "io",
     "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})

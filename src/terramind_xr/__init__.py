@@ -17,6 +17,7 @@ from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import Check, Report, validate
 from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
+from terramind_xr.evaluation import evaluate
 from terramind_xr.facts import lulc_classes, modalities
 from terramind_xr.io import open_rasters
 from terramind_xr.model.recipe import models
@@ -39,6 +40,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "detokenize",
+    "evaluate",
     "generate",
     "lulc_classes",
     "modalities",
