@@ -14,7 +14,7 @@ import terramind_xr
 
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
-    "errors", "options", "facts", "crs", "axis", "grid", "data", "noise", "model", "engine", "kernels",
+    "errors", "options", "facts", "crs", "axis", "grid", "georeference", "data", "noise", "model", "engine", "kernels",
     "scene", "token_raster", "plans", "seams", "label", "plotting", "synthetic", "io",
     "api", "accessor", "__init__",
 )  # fmt: skip
@@ -25,6 +25,7 @@ NEVER = {
     "crs": TORCH | GRAPHS,
     "axis": TORCH | GRAPHS,
     "grid": TORCH | GRAPHS,
+    "georeference": TORCH | GRAPHS,
     "data": TORCH | GRAPHS,
     "engine": TORCH,
     "model": LABELS,

@@ -16,11 +16,13 @@ from terramind_xr.api.options import (
     check_probabilities,
     chosen_model,
     execution,
+    without_coordinates,
 )
 from terramind_xr.data import Mask, Names, Offset, lookup
 from terramind_xr.engine import Tiling
 from terramind_xr.errors import OptionError
-from terramind_xr.facts import modalities
+from terramind_xr.facts import UNVERIFIED, modalities
+from terramind_xr.georeference import Georeference
 from terramind_xr.kernels import GenerateKernel
 from terramind_xr.label import provenance
 from terramind_xr.model.execution import Execution
@@ -67,10 +69,12 @@ def generate(
         (``ds["S2L2A"]``), or a variable for each band (``ds["B02"]``). Further dimensions, such as time,
         are carried through.
     outputs
-        One modality or several: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI. An earlier one conditions a later one.
+        One modality or several: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, Coordinates (not verified). An earlier
+        one conditions a later one.
     inputs
         Modalities to use, or ``{"S2L2A": {"B02": "my_variable", …}}`` where names are ambiguous. By default
-        every pixel modality in the object; LULC and NDVI only when named.
+        every pixel modality in the object; LULC, NDVI and Coordinates only when named. Coordinates (not
+        verified) follow from the CRS: each tile is told its centre.
     model
         Name from `models`, or a folder with the files; by default the option ``model``.
     seed
@@ -119,7 +123,8 @@ def generate(
     xarray.DataArray or xarray.Dataset
         One output gives a DataArray (time, …, [band,] y, x) named after it, several a Dataset. Physical
         units: DN, dB, m, or the index; float32 with NaN for no data. LULC is uint8 codes with 0 for no
-        data. Coordinates and CRS are the input's. Attributes say how it was made.
+        data. Coordinates and CRS are the input's. Attributes say how it was made. The modality Coordinates is
+        float32 degrees, one pair a tile: (time, …, coordinate, tile_y, tile_x), NaN where none were found.
 
     Raises
     ------
@@ -191,11 +196,14 @@ class Call:
         targets = _targets(outputs, inputs)
         check_batch_size(batch_size)
         check_probabilities(probabilities, targets)
+        _check_shifts(shifts, targets)
         model = chosen_model(model)
+        inputs, located = without_coordinates(inputs)
         scene = Scene.of(obj, inputs, exclude=targets, offset=offset, mask=mask)
         tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, shifts=shifts)
-        _refuse_unknown(model, scene, targets)
-        tokenized = {*targets, *(name for name in scene.inputs if modalities[name].raw_key is None)}
+        names = (*scene.inputs, "Coordinates") if located else tuple(scene.inputs)
+        _refuse_unknown(model, names, targets)
+        tokenized = {*targets, *(name for name in names if modalities[name].raw_key is None)}
         kernel = GenerateKernel(
             recipe=find(model, tokenized) if loads else describe(model),
             inputs=scene.kernel_inputs(),
@@ -204,8 +212,14 @@ class Call:
             execution=execution,
             probabilities=probabilities,
             offset=_offset_of_outputs(scene),
+            georeference=Georeference.of(scene.grid) if located else None,
         )
         return cls(scene, kernel, tiling, int(shifts))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Modalities that are used."""
+        return (*self.scene.inputs, *(() if self.kernel.georeference is None else ("Coordinates",)))
 
     def made(self) -> dict[str, Any]:
         """Attributes that say how the results are made."""
@@ -213,18 +227,29 @@ class Call:
             self.kernel.recipe,
             self.kernel.execution,
             **self.kernel.sampling.told(),
-            inputs=" ".join(self.scene.inputs),
+            inputs=" ".join(self.inputs),
             outputs=" ".join(self.kernel.targets),
             shifts=self.shifts,
+            # None is left out.
+            unverified=UNVERIFIED if "Coordinates" in (*self.inputs, *self.kernel.targets) else None,
         )
 
 
-def _refuse_unknown(model: str | os.PathLike[str], scene: Scene, targets: tuple[str, ...]) -> None:
+def _check_shifts(shifts: int, targets: tuple[str, ...]) -> None:
+    """Raise OptionError for further passes that nothing would come of."""
+    if targets == ("Coordinates",) and shifts != 1:
+        raise OptionError(
+            f"shifts={shifts!r} cannot be used for Coordinates alone: passes are averaged, and each tile has "
+            "coordinates of its own. Leave it at 1."
+        )
+
+
+def _refuse_unknown(model: str | os.PathLike[str], inputs: tuple[str, ...], targets: tuple[str, ...]) -> None:
     """Raise OptionError for inputs that the model cannot read, and outputs that it cannot write."""
     reads, writes = readable(model), writable(model)
-    unread = [name for name in scene.inputs if name not in reads]
+    unread = [name for name in inputs if name not in reads]
     if unread:
-        left = [name for name in scene.inputs if name in reads]
+        left = [name for name in inputs if name in reads]
         listed = ", ".join(name for name in modalities if name in reads)
         remedy = f"Name the inputs: inputs={left}" if left else "Add one of them, or take another model"
         raise OptionError(
@@ -249,11 +274,12 @@ def _targets(outputs: str | Sequence[str], inputs: Names) -> tuple[str, ...]:
     names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     if not names:
         raise OptionError("No output is named; give one or several, e.g. 'LULC' or ['LULC', 'NDVI'].")
-    possible = [name for name, modality in modalities.items() if modality.codebook]
+    possible = [name for name, modality in modalities.items() if modality.token_key]
     for name in names:
         if lookup(name).name not in possible:
-            why = "is not available yet" if name == "Coordinates" else "is an input only"
-            raise OptionError(f"{name} cannot be generated: it {why}. Outputs are {', '.join(possible)}.")
+            raise OptionError(
+                f"{name} cannot be generated: it is an input only. Outputs are {', '.join(possible)}."
+            )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"{', '.join(twice)} is named twice in outputs; name each modality once.")

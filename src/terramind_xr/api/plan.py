@@ -78,7 +78,7 @@ def plan(
     )  # fmt: skip
     return Plan(
         model=call.kernel.recipe.name,
-        inputs=tuple(call.scene.inputs),
+        inputs=call.inputs,
         outputs=call.kernel.targets,
         shape=call.scene.grid.shape,
         shifts=call.shifts,
