@@ -195,9 +195,9 @@ def _tokens(vocabulary: Any, text: str) -> list[int]:
         if unknown not in tokens and _EOS in tokens and tokens.index(_EOS) < LENGTH:
             return tokens[: tokens.index(_EOS) + 1]
     raise WeightsError(
-        f"The vocabulary of Coordinates makes the tokens {tokens} of {text!r}; expected at most {LENGTH} known "
-        f"ones that end with [EOS] ({_EOS}). It is another vocabulary than the models were trained with: fetch "
-        "it again, or leave Coordinates out of inputs."
+        f"The vocabulary of Coordinates makes the tokens {tokens} of {text!r}; expected at most {LENGTH} "
+        f"known ones that end with [EOS] ({_EOS}). It is another vocabulary than the models were trained "
+        "with: fetch it again, or leave Coordinates out of inputs."
     )
 
 
