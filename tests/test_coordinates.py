@@ -50,9 +50,9 @@ def say_places(state, tokens):
     groups = [[tokens["[S_1]"]], [*map(tokens.get, LATITUDES)], [*map(tokens.get, LONGITUDES)]]
     following = [*groups[1:], [tokens["[S_2]"]]]
     for axis, (group, after) in enumerate(zip(groups, following, strict=True)):
-        given[group, axis] = 3
-        said[after, axis] = 3
-    said[groups[1] + groups[2]] += torch.randn(len(LATITUDES) + len(LONGITUDES), said.shape[1]) / 8
+        given[group, axis] = 15
+        said[after, axis] = 15
+    said[groups[1] + groups[2], 3:] = torch.randn(len(LATITUDES) + len(LONGITUDES), said.shape[1] - 3)
     return {**state, prefix + "token_emb.weight": given, prefix + "to_logits.weight": said}
 
 
@@ -75,7 +75,7 @@ def folder(tmp_path_factory, released):
 
 @pytest.fixture(scope="module")
 def scene():
-    return terramind_xr.synthetic.scene(500, modalities=["S2L2A"], chunks=None)
+    return terramind_xr.synthetic.scene(500, modalities=["S2L2A"]).load()
 
 
 def lazy(ds, size):
@@ -89,7 +89,8 @@ def batch(pixels, lonlat=None):
 
 @pytest.fixture(scope="module")
 def pixels():
-    return np.random.default_rng(0).normal(size=(6, 12, 224, 224)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(6, 12, 224, 224)) + 3 * rng.normal(size=(6, 12, 1, 1))).astype(np.float32)
 
 
 def upstream_tokenizer(folder):
