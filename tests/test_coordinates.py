@@ -183,9 +183,7 @@ def test_a_tile_is_drawn_alone_as_in_a_batch(folder, pixels):
     together = chain.generate(recipe, batch(pixels), ("Coordinates",), sampling, Execution())["Coordinates"]
     run = batch(pixels)
     for tile in range(len(pixels)):
-        alone = Batch(
-            {"S2L2A": pixels[[tile]]}, {"S2L2A": run.visible["S2L2A"][[tile]]}, run.places[[tile]]
-        )
+        alone = Batch({"S2L2A": pixels[[tile]]}, {"S2L2A": run.visible["S2L2A"][[tile]]}, run.places[[tile]])
         one = chain.generate(recipe, alone, ("Coordinates",), sampling, Execution())["Coordinates"]
         np.testing.assert_array_equal(one[0], together[tile])
     other = Sampling(seed=4, temperature=3.0, top_p=0.0)
