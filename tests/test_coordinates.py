@@ -103,7 +103,6 @@ def upstream_tokenizer(folder):
 @given(st.floats(-180, 180, width=32), st.floats(-90, 90, width=32))
 def test_the_text_is_upstreams(lon, lat):
     import torch
-
     from terratorch.models.backbones.terramind.tokenizer.text import text_tokenizer
 
     class Keep:
@@ -125,7 +124,8 @@ def test_tokens_and_the_way_back_are_upstreams(folder):
     recipe, theirs = find(folder, {"Coordinates"}), upstream_tokenizer(folder)
     ours = coordinates.encode_coordinates(recipe, lonlat.astype(np.float64), "cpu")
     expected = theirs.encode(torch.from_numpy(lonlat))["tensor"]
-    assert torch.equal(ours.tensor, expected) and not ours.hidden.any()
+    assert torch.equal(ours.tensor, expected)
+    assert not ours.hidden.any()
     expected[0] = expected[0].roll(1)  # nonsense
     text = Text(expected.numpy(), np.zeros(expected.shape, bool))
     with pytest.warns(UserWarning, match="NaN"):
@@ -175,7 +175,8 @@ def test_a_text_is_drawn_as_upstream_draws_it(folder, pixels):
     np.testing.assert_array_equal(drawn.tokens, tokens)
     found = chain.generate(recipe, run, ("Coordinates",), Sampling(), Execution())["Coordinates"]
     np.testing.assert_array_equal(found[:, :, 0, 0], places)
-    assert np.isfinite(places).all() and len(np.unique(places, axis=0)) > 1
+    assert np.isfinite(places).all()
+    assert len(np.unique(places, axis=0)) > 1
 
 
 def test_a_tile_is_drawn_alone_as_in_a_batch(folder, pixels):
@@ -263,10 +264,10 @@ def test_tiles_are_told_their_own_centre_however_the_scene_is_chunked(folder, sc
     generate = chain.generate
     monkeypatch.setattr(chain, "generate", remember)
     options = {"inputs": ["S2L2A", "Coordinates"], "model": folder}
-    part = scene.isel(y=slice(0, 300), x=slice(0, 230))
-    maps = [lazy(part, size).terramind.generate("LULC", **options).compute() for size in (100, 300)]
+    part = scene.isel(y=slice(0, 235), x=slice(0, 224))
+    maps = [lazy(part, size).terramind.generate("LULC", **options).compute() for size in (100, 235)]
     np.testing.assert_array_equal(*maps)
-    assert sorted(told) == [(0, 0), (0, 16), (80, 0), (80, 16)]
+    assert sorted(told) == [(0, 0), (16, 0)]
     expected = Georeference.of(Grid.of(part.S2L2A)).lonlat(np.array(sorted(told)), 224)
     np.testing.assert_array_equal([told[place] for place in sorted(told)], expected)
     assert maps[0].attrs["terramind_inputs"] == "S2L2A Coordinates"
@@ -274,20 +275,25 @@ def test_tiles_are_told_their_own_centre_however_the_scene_is_chunked(folder, sc
     assert len(maps[0].attrs["terramind_Coordinates_sha256"]) == 64
     told.clear()
     backwards = part.isel(y=slice(None, None, -1))
-    flipped = lazy(backwards, 300).terramind.generate("LULC", **options).compute()
+    flipped = lazy(backwards, 235).terramind.generate("LULC", **options).compute()
     np.testing.assert_array_equal(flipped.isel(y=slice(None, None, -1)), maps[0])
 
 
 def test_coordinates_come_one_pair_a_tile(folder, scene):
     whole = lazy(scene, 500).terramind.generate("Coordinates", model=folder)
-    assert whole.name == "Coordinates" and whole.dtype == "float32" and isinstance(whole.data, da.Array)
-    assert whole.dims == ("coordinate", "tile_y", "tile_x") and whole.shape == (2, 3, 3)
+    assert whole.name == "Coordinates"
+    assert whole.dtype == "float32"
+    assert isinstance(whole.data, da.Array)
+    assert whole.dims == ("coordinate", "tile_y", "tile_x")
+    assert whole.shape == (2, 3, 3)
     assert whole.coordinate.values.tolist() == ["longitude", "latitude"]
     np.testing.assert_allclose(whole.tile_y[0], scene.y[111:113].mean())
-    assert "never tried" in whole.attrs["terramind_unverified"] and whole.attrs["units"] == "degree"
+    assert "never tried" in whole.attrs["terramind_unverified"]
+    assert whole.attrs["units"] == "degree"
     assert whole.rio.crs == scene.rio.crs
     values = whole.compute()
-    assert np.isfinite(values).all() and (abs(values[1]) <= 90).all()
+    assert np.isfinite(values).all()
+    assert (abs(values[1]) <= 90).all()
     eager = scene.terramind.generate("Coordinates", model=folder)
     np.testing.assert_array_equal(eager, values)
     backwards = scene.isel(y=slice(None, None, -1)).terramind.generate("Coordinates", model=folder)
@@ -314,7 +320,8 @@ def test_blocks_of_other_sizes_and_stores_hold_the_same(folder, scene, tmp_path)
 def test_tiles_without_data_have_no_place(folder, scene):
     holed = scene.astype(np.float32).where(scene.y < scene.y[230])
     found = holed.terramind.generate("Coordinates", model=folder)
-    assert np.isnan(found[:, 0]).all() and np.isfinite(found[:, 1:]).all()
+    assert np.isnan(found[:, 0]).all()
+    assert np.isfinite(found[:, 1:]).all()
 
 
 def test_dates_are_carried_through(folder, scene):
@@ -330,8 +337,10 @@ def test_outputs_stand_in_any_order_and_condition_what_follows(folder, scene):
     alone = chip.terramind.generate("LULC", model=folder, probabilities=True)
     after = chip.terramind.generate(["Coordinates", "LULC"], model=folder, probabilities=True)
     before = chip.terramind.generate(["LULC", "Coordinates"], model=folder, probabilities=True)
-    assert list(after) == ["Coordinates", "LULC"] and list(before) == ["LULC", "Coordinates"]
-    assert after.LULC.sizes["y"] == 224 and after.Coordinates.sizes["tile_y"] == 1
+    assert list(after) == ["Coordinates", "LULC"]
+    assert list(before) == ["LULC", "Coordinates"]
+    assert after.LULC.sizes["y"] == 224
+    assert after.Coordinates.sizes["tile_y"] == 1
     np.testing.assert_array_equal(before.LULC, alone)
     assert not np.array_equal(after.LULC, alone)
 
@@ -341,7 +350,8 @@ def test_a_scene_without_crs_or_places_is_told_how_to_give_them(folder, scene):
     bare = scene.drop_vars(["spatial_ref", "y", "x"])
     with pytest.warns(terramind_xr.TerramindWarning), pytest.raises(InputError, match="write_crs") as raised:
         bare.terramind.generate("LULC", **options)
-    assert len(raised.value.faults) == 2 and "assign_coords" in str(raised.value)
+    assert len(raised.value.faults) == 2
+    assert "assign_coords" in str(raised.value)
 
 
 def test_what_cannot_be_is_refused_at_the_call(folder, scene, tmp_path):
@@ -361,7 +371,8 @@ def test_what_cannot_be_is_refused_at_the_call(folder, scene, tmp_path):
 
 def test_the_plan_counts_them(folder, scene):
     planned = scene.terramind.plan(["Coordinates", "LULC"], model=folder)
-    assert planned.outputs == ("Coordinates", "LULC") and planned.bytes_written == 500 * 500
+    assert planned.outputs == ("Coordinates", "LULC")
+    assert planned.bytes_written == 500 * 500
     assert scene.terramind.plan("LULC", inputs=["S2L2A", "Coordinates"], model=folder).inputs == (
         "S2L2A",
         "Coordinates",
@@ -370,6 +381,7 @@ def test_the_plan_counts_them(folder, scene):
 
 def test_the_vocabulary_of_the_hub_is_its_own_repository(folder, tmp_path, monkeypatch):
     import huggingface_hub
+
     from test_models import lay_out
 
     shutil.copy(folder / VOCABULARY, tmp_path / "config.json")

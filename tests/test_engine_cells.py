@@ -288,5 +288,6 @@ def test_a_value_of_each_tile_belongs_to_that_tile(shape, overlap, block, shifts
             tile = padded[:, y : y + 224, x : x + 224]
             if not np.isnan(tile).all():
                 expected[:, i, j] = np.nan_to_num(tile).mean(), y
-    assert found.shape == expected.shape and sum(found.chunks[1]) == len(tiling.y.starts)
+    assert found.shape == expected.shape
+    assert sum(found.chunks[1]) == len(tiling.y.starts)
     np.testing.assert_array_equal(found.compute(scheduler="sync"), expected)

@@ -62,9 +62,9 @@ class Georeference:
             )
         if transform is None or transform.b or transform.d:
             faults.append(
-                f"Coordinates: found no coordinates {grid.y.dim} and {grid.x.dim}, expected the places of the "
-                f"pixel centres in the CRS. Give them: ds.assign_coords({grid.y.dim}=…, {grid.x.dim}=…), or "
-                "leave Coordinates out of inputs."
+                f"Coordinates: found no coordinates {grid.y.dim} and {grid.x.dim}, expected the places of "
+                f"the pixel centres in the CRS. Give them: ds.assign_coords({grid.y.dim}=…, {grid.x.dim}=…), "
+                "or leave Coordinates out of inputs."
             )
         if faults:
             raise InputError(faults)

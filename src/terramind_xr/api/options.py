@@ -55,8 +55,8 @@ def without_coordinates(inputs: Names) -> tuple[Names, bool]:
     if isinstance(names, Mapping):
         if names["Coordinates"] is not None:
             raise OptionError(
-                f"inputs names {names['Coordinates']!r} for Coordinates, which follow from the CRS and are not "
-                "read from a variable. Give them as 'Coordinates': None."
+                f"inputs names {names['Coordinates']!r} for Coordinates, which follow from the CRS and are "
+                "not read from a variable. Give them as 'Coordinates': None."
             )
         rest: Names = {name: request for name, request in names.items() if name != "Coordinates"}
     else:
