@@ -192,6 +192,20 @@ def test_a_tile_is_drawn_alone_as_in_a_batch(folder, pixels):
     assert not np.array_equal(drawn, together, equal_nan=True)
 
 
+def test_each_step_draws_from_a_stream_of_its_own_at_the_place_of_the_tile(folder, pixels, monkeypatch):
+    seen = []
+
+    def remember(logits, places, stream, sampling):
+        seen.append((stream.seed, stream.name, stream.step, places.tolist()))
+        return sample(logits, places, stream, sampling)
+
+    sample = coordinates.sample_tokens
+    monkeypatch.setattr(coordinates, "sample_tokens", remember)
+    run = batch(pixels[:2])
+    chain.generate(find(folder, {"Coordinates"}), run, ("Coordinates",), Sampling(seed=9), Execution())
+    assert seen == [(9, "Coordinates/tokens", step, run.places.tolist()) for step in range(3)]
+
+
 def test_what_follows_other_sentinels_is_left_out():
     assert coordinates._kept([5, 70, 80, 6, 90], {4, 5, 6}) == [70, 80]
     assert coordinates._kept([5, 70, 4, 80, 5, 90], {4, 5, 6}) == [70, 90]

@@ -9,7 +9,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from terramind_xr.engine import Field, Layer, Output, Source, Tiling, map_tiles
@@ -271,6 +271,7 @@ class OneATile:
 
 @settings(max_examples=40)
 @given(SHAPES, OVERLAPS, st.integers(1, 3), st.sampled_from((1, 2)), st.booleans(), st.integers(50, 400))
+@example((500, 400), 32, 2, 2, False, 300)
 def test_a_value_of_each_tile_belongs_to_that_tile(shape, overlap, block, shifts, alone, chunk):
     scene = np.random.default_rng(0).integers(0, 9, (1, *shape)).astype(np.float32)
     scene[:, : shape[0] // 2, : shape[1] // 2] = np.nan
