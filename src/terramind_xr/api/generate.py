@@ -16,11 +16,13 @@ from terramind_xr.api.options import (
     check_probabilities,
     chosen_model,
     execution,
+    without_coordinates,
 )
 from terramind_xr.data import Mask, Offset, lookup
 from terramind_xr.engine import Tiling
 from terramind_xr.errors import OptionError
-from terramind_xr.facts import modalities
+from terramind_xr.facts import UNVERIFIED, modalities
+from terramind_xr.georeference import Georeference
 from terramind_xr.kernels import GenerateKernel, TokenInput
 from terramind_xr.label import provenance
 from terramind_xr.model.execution import Execution
@@ -68,11 +70,13 @@ def generate(
         (``ds["S2L2A"]``), or a variable for each band (``ds["B02"]``). Further dimensions, such as time,
         are carried through. Tokens, as `tokenize` gives them, are inputs as they are.
     outputs
-        One modality or several: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI. An earlier one conditions a later one.
+        One modality or several: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, Coordinates (not verified). An earlier
+        one conditions a later one.
     inputs
         Modalities to use, or ``{"S2L2A": {"B02": "my_variable", …}}`` where names are ambiguous. By default
-        every pixel modality in the object; LULC and NDVI only when named. ``{"DEM": tokens, "S2L2A": None}``
-        takes the DEM from a token raster on the same scene, and S2L2A from the object.
+        every pixel modality in the object; LULC, NDVI and Coordinates only when named. ``{"DEM": tokens,
+        "S2L2A": None}`` takes the DEM from a token raster on the same scene, and S2L2A from the object.
+        Coordinates (not verified) follow from the CRS: each tile is told its centre.
     model
         Name from `models`, or a folder with the files; by default the option ``model``.
     seed
@@ -122,7 +126,8 @@ def generate(
     xarray.DataArray or xarray.Dataset
         One output gives a DataArray (time, …, [band,] y, x) named after it, several a Dataset. Physical
         units: DN, dB, m, or the index; float32 with NaN for no data. LULC is uint8 codes with 0 for no
-        data. Coordinates and CRS are the input's. Attributes say how it was made.
+        data. Coordinates and CRS are the input's. Attributes say how it was made. The modality Coordinates is
+        float32 degrees, one pair a tile: (time, …, coordinate, tile_y, tile_x), NaN where none were found.
 
     Raises
     ------
@@ -194,19 +199,21 @@ class Call:
         targets = _targets(outputs, inputs)
         check_batch_size(batch_size)
         check_probabilities(probabilities, targets)
+        _check_shifts(shifts, targets)
         model = chosen_model(model)
+        inputs, located = without_coordinates(inputs)
         given = part_inputs(obj, inputs, exclude=targets)
         scene = Scene.of(
             given.pixels, given.names, tokens=given.tokens, exclude=targets, offset=offset, mask=mask
         )
         tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, shifts=shifts)
-        _refuse_unknown(model, scene, targets)
+        _refuse_unknown(model, scene, located, targets)
         if scene.tokens and shifts != 1:
             raise OptionError(
                 f"shifts={shifts!r} cannot be used with tokens as inputs ({', '.join(scene.tokens)}): the "
                 "tiles of further passes start half a patch further. Leave it at 1, or give pixels."
             )
-        recipe = find(model, _tokenizers(scene, targets)) if loads else describe(model)
+        recipe = find(model, _tokenizers(scene, located, targets)) if loads else describe(model)
         for raster in scene.tokens.values():
             raster.check_tokenizer(recipe)
         vocabularies = (TokenInput(name, codebook(model, name), recipe.name) for name in scene.tokens)
@@ -218,8 +225,14 @@ class Call:
             execution=execution,
             probabilities=probabilities,
             offset=_offset_of_outputs(scene),
+            georeference=Georeference.of(scene.grid) if located else None,
         )
         return cls(scene, kernel, tiling, int(shifts))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Modalities that are used."""
+        return (*self.scene.names, *(() if self.kernel.georeference is None else ("Coordinates",)))
 
     def made(self) -> dict[str, Any]:
         """Attributes that say how the results are made."""
@@ -227,21 +240,36 @@ class Call:
             self.kernel.recipe,
             self.kernel.execution,
             **self.kernel.sampling.told(),
-            inputs=" ".join(self.scene.names),
+            inputs=" ".join(self.inputs),
             outputs=" ".join(self.kernel.targets),
             shifts=self.shifts,
+            # None is left out.
+            unverified=UNVERIFIED if "Coordinates" in (*self.inputs, *self.kernel.targets) else None,
         )
 
 
-def _tokenizers(scene: Scene, targets: tuple[str, ...]) -> set[str]:
+def _tokenizers(scene: Scene, located: bool, targets: tuple[str, ...]) -> set[str]:
     """Modalities whose tokenizers a call needs: for maps and outputs, and to know foreign tokens by."""
     maps = {name for name in scene.inputs if modalities[name].raw_key is None}
-    return {*targets, *maps, *(name for name, raster in scene.tokens.items() if raster.tokenizer)}
+    foreign = {name for name, raster in scene.tokens.items() if raster.tokenizer}
+    return {*targets, *maps, *foreign, *(("Coordinates",) if located else ())}
 
 
-def _refuse_unknown(model: str | os.PathLike[str], scene: Scene, targets: tuple[str, ...]) -> None:
+def _check_shifts(shifts: int, targets: tuple[str, ...]) -> None:
+    """Raise OptionError for further passes that nothing would come of."""
+    if targets == ("Coordinates",) and shifts != 1:
+        raise OptionError(
+            f"shifts={shifts!r} cannot be used for Coordinates alone: passes are averaged, and each tile has "
+            "coordinates of its own. Leave it at 1."
+        )
+
+
+def _refuse_unknown(
+    model: str | os.PathLike[str], scene: Scene, located: bool, targets: tuple[str, ...]
+) -> None:
     """Raise OptionError for inputs that the model cannot read, and outputs that it cannot write."""
-    _refuse_unread(model, tuple(scene.inputs), readable(model))
+    names = (*scene.inputs, *(("Coordinates",) if located else ()))
+    _refuse_unread(model, names, readable(model))
     _refuse_unread(model, tuple(scene.tokens), readable_tokens(model), " as tokens")
     writes = writable(model)
     unwritten = [name for name in targets if name not in writes]
@@ -277,11 +305,12 @@ def _targets(outputs: str | Sequence[str], inputs: Inputs) -> tuple[str, ...]:
     names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     if not names:
         raise OptionError("No output is named; give one or several, e.g. 'LULC' or ['LULC', 'NDVI'].")
-    possible = [name for name, modality in modalities.items() if modality.codebook]
+    possible = [name for name, modality in modalities.items() if modality.token_key]
     for name in names:
         if lookup(name).name not in possible:
-            why = "is not available yet" if name == "Coordinates" else "is an input only"
-            raise OptionError(f"{name} cannot be generated: it {why}. Outputs are {', '.join(possible)}.")
+            raise OptionError(
+                f"{name} cannot be generated: it is an input only. Outputs are {', '.join(possible)}."
+            )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"{', '.join(twice)} is named twice in outputs; name each modality once.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from terramind_xr.data import lookup
 from terramind_xr.errors import OptionError
@@ -11,6 +12,7 @@ from terramind_xr.model.execution import Execution
 from terramind_xr.model.recipe import Recipe, find, writable
 from terramind_xr.model.sampling import is_whole
 from terramind_xr.options import Precision, get_options
+from terramind_xr.token_inputs import Inputs
 
 ModelName = str | os.PathLike[str] | None
 
@@ -41,6 +43,31 @@ def check_probabilities(probabilities: bool, names: tuple[str, ...]) -> None:
         raise OptionError(
             f"probabilities=True is for LULC; what is asked for is {', '.join(names)}. Leave it out."
         )
+
+
+def without_coordinates(inputs: Inputs) -> tuple[Inputs, bool]:
+    """Inputs that are read from the data, and whether Coordinates, which follow from its grid, are one too.
+
+    Raises OptionError where a variable is named for them, or nothing else is.
+    """
+    names = (inputs,) if isinstance(inputs, str) else inputs
+    if names is None or "Coordinates" not in names:
+        return inputs, False
+    if isinstance(names, Mapping):
+        if names["Coordinates"] is not None:
+            raise OptionError(
+                f"inputs names {names['Coordinates']!r} for Coordinates, which follow from the CRS and are "
+                "not read from a variable. Give them as 'Coordinates': None."
+            )
+        rest: Inputs = {name: request for name, request in names.items() if name != "Coordinates"}
+    else:
+        rest = [name for name in names if name != "Coordinates"]
+    if not rest:
+        raise OptionError(
+            "Coordinates cannot be the only input: the model is to see pixels, too. Name one more: "
+            "inputs=['S2L2A', 'Coordinates']."
+        )
+    return rest, True
 
 
 def with_tokenizer(modality: str) -> str:

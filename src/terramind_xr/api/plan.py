@@ -79,7 +79,7 @@ def plan(
     )  # fmt: skip
     return Plan(
         model=call.kernel.recipe.name,
-        inputs=call.scene.names,
+        inputs=call.inputs,
         outputs=call.kernel.targets,
         shape=call.scene.grid.shape,
         shifts=call.shifts,

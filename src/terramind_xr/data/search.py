@@ -183,7 +183,10 @@ def _requests(names: Names) -> dict[str, Request]:
     requests: dict[str, Request] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
     for name in requests:
         if lookup(name).name == "Coordinates":
-            raise OptionError("Coordinates cannot be an input yet: they are not read from the data.")
+            raise OptionError(
+                "Coordinates are not read from the data: `generate` takes them from its CRS, with "
+                "inputs=['S2L2A', 'Coordinates']. Leave them out here."
+            )
     return requests
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.engine import Field, Layer, Output
-from terramind_xr.facts import PATCH, band_dims
+from terramind_xr.facts import PATCH, TILE, band_dims
+from terramind_xr.georeference import Georeference
 from terramind_xr.kernels.describe import (
+    coordinates_output,
     finish_modality,
     modality_field,
     modality_output,
@@ -44,6 +46,8 @@ class GenerateKernel:
         Whether LULC comes as class probabilities.
     offset
         Added to generated Sentinel-2 digital numbers, so that they follow the input's convention.
+    georeference
+        Where the scene lies, if the places of its tiles are an input.
     """
 
     recipe: Recipe
@@ -53,22 +57,26 @@ class GenerateKernel:
     execution: Execution
     probabilities: bool = False
     offset: float = 0.0
+    georeference: Georeference | None = None
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """One for each target: its bands, or the probabilities of land-cover classes."""
+        """One for each target: its bands, the probabilities of land-cover classes, or a place."""
         return tuple(modality_field(name) for name in self.targets)
 
     @property
     def outputs(self) -> tuple[Output, ...]:
         """One for each target."""
-        bands = band_dims(self.targets)
-        return tuple(
-            probabilities_output(index)
-            if name == "LULC" and self.probabilities
-            else modality_output(name, index, bands.get(name, "band"), self.offset)
-            for index, name in enumerate(self.targets)
-        )
+        bands = band_dims(name for name in self.targets if name != "Coordinates")
+
+        def output(index: int, name: str) -> Output:
+            if name == "Coordinates":
+                return coordinates_output(index)
+            if name == "LULC" and self.probabilities:
+                return probabilities_output(index)
+            return modality_output(name, index, bands.get(name, "band"), self.offset)
+
+        return tuple(output(index, name) for index, name in enumerate(self.targets))
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
         """Standardised inputs, 0 (the band's mean) where not valid; tokens as they are."""
@@ -85,12 +93,13 @@ class GenerateKernel:
                 tokens[given.name], visible[given.name] = array[:, 0], mask
             else:
                 pixels[given.name], visible[given.name] = array, _patches(mask)
-        batch = Batch(pixels, visible, places, tokens)
+        lonlat = self.georeference.lonlat(places, TILE) if self.georeference else None
+        batch = Batch(pixels, visible, places, tokens, lonlat)
         generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
         return [generated[name] for name in self.targets]
 
     def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
-        """Maps in physical units; NaN, or class 0, where no input is valid."""
+        """Maps in physical units, or one place a tile; NaN, or class 0, where no input is valid."""
         return finish_modality(self.targets[index], merged, valid, self.offset, self.probabilities)
 
 

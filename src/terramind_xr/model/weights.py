@@ -68,9 +68,8 @@ def build_backbone(name: str, encoded: tuple[str, ...], decoded: tuple[str, ...]
 
 
 def _embedded(state: Mapping[str, Any], kind: str) -> tuple[str, ...]:
-    """Keys of the image modalities of our table whose embeddings of a kind are in a state dict."""
-    images = [each for each in modalities.values() if each.raw_key or each.codebook]
-    keys = [key for each in images for key in (each.raw_key, each.token_key) if key]
+    """Keys of the modalities of our table whose embeddings of a kind are in a state dict."""
+    keys = [key for each in modalities.values() for key in (each.raw_key, each.token_key) if key]
     return tuple(key for key in keys if any(name.startswith(f"{kind}.{key}.") for name in state))
 
 
