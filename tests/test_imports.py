@@ -14,8 +14,8 @@ import terramind_xr
 
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
-    "errors", "options", "facts", "crs", "axis", "grid", "data", "noise", "model", "engine", "kernels",
-    "scene", "token_raster", "plans", "seams", "label", "plotting", "synthetic", "io",
+    "errors", "options", "facts", "crs", "axis", "grid", "conventions", "data", "noise", "model", "engine",
+    "kernels", "scene", "token_raster", "plans", "seams", "label", "plotting", "synthetic", "io",
     "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
@@ -25,6 +25,7 @@ NEVER = {
     "crs": TORCH | GRAPHS,
     "axis": TORCH | GRAPHS,
     "grid": TORCH | GRAPHS,
+    "conventions": TORCH | GRAPHS,
     "data": TORCH | GRAPHS,
     "engine": TORCH,
     "model": LABELS,

@@ -10,6 +10,7 @@ from importlib.metadata import version as _version
 from terramind_xr import accessor as accessor
 from terramind_xr import synthetic
 from terramind_xr.api.detokenize import detokenize
+from terramind_xr.api.embed import embed
 from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
@@ -39,6 +40,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "detokenize",
+    "embed",
     "generate",
     "lulc_classes",
     "modalities",

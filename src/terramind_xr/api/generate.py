@@ -14,6 +14,7 @@ from terramind_xr.api.options import (
     ModelName,
     check_batch_size,
     check_probabilities,
+    check_readable,
     chosen_model,
     execution,
 )
@@ -24,7 +25,7 @@ from terramind_xr.facts import modalities
 from terramind_xr.kernels import GenerateKernel
 from terramind_xr.label import provenance
 from terramind_xr.model.execution import Execution
-from terramind_xr.model.recipe import describe, find, readable, writable
+from terramind_xr.model.recipe import describe, find, writable
 from terramind_xr.model.sampling import Decoding, Sampling
 from terramind_xr.options import Precision, get_options
 from terramind_xr.scene import Scene
@@ -221,15 +222,8 @@ class Call:
 
 def _refuse_unknown(model: str | os.PathLike[str], scene: Scene, targets: tuple[str, ...]) -> None:
     """Raise OptionError for inputs that the model cannot read, and outputs that it cannot write."""
-    reads, writes = readable(model), writable(model)
-    unread = [name for name in scene.inputs if name not in reads]
-    if unread:
-        left = [name for name in scene.inputs if name in reads]
-        listed = ", ".join(name for name in modalities if name in reads)
-        remedy = f"Name the inputs: inputs={left}" if left else "Add one of them, or take another model"
-        raise OptionError(
-            f"{', '.join(unread)} cannot be an input of {model}, which has embeddings of {listed}. {remedy}."
-        )
+    check_readable(model, list(scene.inputs))
+    writes = writable(model)
     unwritten = [name for name in targets if name not in writes]
     if unwritten:
         listed = ", ".join(name for name in modalities if name in writes)

@@ -23,6 +23,15 @@ Merge = Literal["mean", "max", "concat", "dict"] | None
 MERGES: tuple[Merge, ...] = ("mean", "max", "concat", "dict", None)
 
 
+_SCALES = {"demo": (0.701, 0.702, 0.712, 0.717, 0.0309)}
+"""By model and layer, as ``benchmarks/embedding_scale.py`` prints them: one constant for all inputs."""
+
+
+def embedding_scale(name: str, layers: tuple[int, ...]) -> float | None:
+    """What int8 codes of these layers of a model are multiplied by; None where it was not measured."""
+    return max(_SCALES[name][layer] for layer in layers) if name in _SCALES else None
+
+
 def encoder_size(name: str) -> tuple[int, int]:
     """Width and number of blocks of a model's encoder; no weights are read."""
     if name == "demo":
@@ -60,7 +69,7 @@ def features(
     """
     import torch
 
-    tiles, rows, cols = batch.grid
+    _, rows, cols = batch.grid
     with session(execution) as device:
         known = encode(recipe, batch, device)
         model = weights.sampler(recipe, tuple(known), (), device).model
@@ -69,8 +78,8 @@ def features(
         found = dict(_by_layer(model, x, layers))
         # (tile, layer, modality, patch, feature)
         stacked = torch.stack([found[layer] for layer in layers], dim=1)
-        merged = _merged(stacked.unflatten(2, (len(known), rows * cols)), merge)
-        result = merged.movedim(-1, -2).unflatten(-1, (rows, cols))
+        merged = _merged(stacked.reshape(*stacked.shape[:2], len(known), rows * cols, -1), merge)
+        result = merged.movedim(-1, -2).reshape(*merged.shape[:3], -1, rows, cols)
         return np.ascontiguousarray(result.cpu().numpy())
 
 
