@@ -86,11 +86,10 @@ def embedding_attributes(data: xr.DataArray, model: str, inputs: tuple[str, ...]
 def group_attributes(ds: xr.Dataset) -> dict[str, Any]:
     """What the group of a Zarr store with embeddings holds by the conventions; empty for other datasets.
 
-    Of several embeddings, what they agree on.
+    Several embeddings that differ (in their type, say) cannot be described as one: then it is empty, too.
     """
     found = [_of_array(data) for data in ds.data_vars.values() if "geoemb:type" in data.attrs]
-    agreed = found[0] if found else {}
-    return {key: value for key, value in agreed.items() if all(each.get(key) == value for each in found)}
+    return found[0] if found and all(each == found[0] for each in found) else {}
 
 
 def _of_array(data: xr.DataArray) -> dict[str, Any]:
@@ -122,29 +121,30 @@ def where(data: xr.DataArray) -> dict[str, Any]:
     transform = grid.transform
     if transform is None:  # it is required
         return crs_attributes(grid.crs)
-    xs, ys = zip(
-        *(transform * (col, row) for col in (0, grid.x.size) for row in (0, grid.y.size)), strict=True
-    )
+    a, b, c, d, e, f = (float(value) for value in transform[:6])
+    corners = [(col, row) for col in (0, grid.x.size) for row in (0, grid.y.size)]
+    xs = [a * col + b * row + c for col, row in corners]
+    ys = [d * col + e * row + f for col, row in corners]
     return {
         "spatial:dimensions": list(grid.dims),
         "spatial:shape": list(grid.shape),
-        "spatial:transform": [float(value) for value in transform[:6]],
-        "spatial:bbox": [float(value) for value in (min(xs), min(ys), max(xs), max(ys))],
+        "spatial:transform": [a, b, c, d, e, f],
+        "spatial:bbox": [min(xs), min(ys), max(xs), max(ys)],
         "spatial:registration": "pixel",
         **crs_attributes(grid.crs),
     }
 
 
 def crs_attributes(crs: Any) -> dict[str, str]:
-    """A CRS as ``proj:code``, or as ``proj:wkt2`` where it has no code; empty without one."""
+    """A CRS as ``proj:wkt2``, and as ``proj:code`` where it has one, as is recommended; empty without one."""
     if crs is None:
         return {}
     from pyproj import CRS
 
     authority = crs.to_authority()
-    if authority is not None and authority[1].isdigit():
-        return {"proj:code": ":".join(authority)}
-    return {"proj:wkt2": CRS.from_user_input(crs.to_wkt()).to_wkt("WKT2_2019")}
+    code = ":".join(authority) if authority is not None and authority[1].isdigit() else None
+    text = CRS.from_user_input(code or crs.to_wkt()).to_wkt("WKT2_2019")
+    return {"proj:wkt2": text} if code is None else {"proj:code": code, "proj:wkt2": text}
 
 
 def _prefixes(attrs: dict[str, Any]) -> set[str]:
