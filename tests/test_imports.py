@@ -15,7 +15,7 @@ import terramind_xr
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
     "errors", "options", "facts", "crs", "axis", "grid", "conventions", "data", "noise", "model", "engine",
-    "kernels", "scene", "token_raster", "plans", "seams", "label", "plotting", "synthetic", "io",
+    "kernels", "scene", "token_raster", "plans", "seams", "label", "plotting", "synthetic", "io", "stac",
     "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})

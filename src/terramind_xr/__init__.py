@@ -25,6 +25,7 @@ from terramind_xr.options import set_options
 from terramind_xr.plans import Plan
 from terramind_xr.plotting import plot
 from terramind_xr.seams import Seams, seam_index
+from terramind_xr.stac import stac_item
 
 __version__ = _version("terramind_xr")
 
@@ -51,6 +52,7 @@ __all__ = [
     "reconstruct",
     "seam_index",
     "set_options",
+    "stac_item",
     "synthetic",
     "to_zarr",
     "tokenize",
