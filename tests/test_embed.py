@@ -6,6 +6,7 @@ import json
 import math
 
 import dask
+import embedding_seams
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401
@@ -336,3 +337,21 @@ def test_a_crs_is_told_by_code_and_in_words(code, stored):
     found = crs_attributes(rasterio.crs.CRS.from_user_input(code))
     assert found.get("proj:code") == stored
     assert CRS.from_wkt(found["proj:wkt2"]) == CRS.from_user_input(code) or stored is None
+
+
+def test_a_released_model_is_read_from_its_folder(scene, released):
+    found = scene.isel(y=slice(32), x=slice(32)).terramind.embed(model=released, inputs="DEM", layers=3)
+    assert found.shape == (192, 2, 2)
+    assert found.attrs["terramind_model"] == "terramind_v1_tiny"
+    assert found.attrs["geoemb:model"] == "https://huggingface.co/ibm-esa-geospatial/TerraMind-1.0-tiny"
+
+
+@pytest.mark.parametrize(("places", "expected"), [([14], 3.0), ([5], 1.0), ([14, 5], 2.5)])
+def test_the_seam_index_of_embeddings_finds_steps_at_borders_of_tiles(places, expected):
+    """On a ramp of one a patch, steps of two more; 28 patches have one border of tiles, at the fourteenth."""
+    profile = np.arange(28.0) + sum(2.0 * (np.arange(28) >= place) for place in places)
+    ramp = xr.DataArray(profile[:, None] + profile, dims=("y", "x")).expand_dims(feature=3)
+    found = embedding_seams.seam_index(ramp, (448, 448), overlap=0)
+    elsewhere = 1 + 2 * (5 in places) / 26
+    assert found == pytest.approx((1 + 2 * (14 in places)) / elsewhere)
+    assert found == pytest.approx(expected, rel=0.13)
