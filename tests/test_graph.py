@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from kernels import TrivialKernel, oracle
 from terramind_xr.engine.cost import estimate
 from terramind_xr.engine.graph import Source, map_tiles
-from terramind_xr.engine.order import in_order, in_sequence, in_window
+from terramind_xr.engine.order import in_order, in_sequence, in_window, works_of
 from terramind_xr.engine.tiling import Tiling
 
 OVERLAPS = st.sampled_from(range(0, 113, 16))
@@ -304,8 +304,9 @@ def test_dates_run_one_by_one_unless_they_are_read_together():
     def order(*sources):
         result = map_tiles(list(sources), TrivialKernel(), Tiling.of((800, 400), block=1), extra=(4,))[0]
         tasks = convert_legacy_graph(dict(result.__dask_graph__()))
-        (block,) = {key[0] for key in tasks if str(key[0]).startswith("terramind-block")}
-        return [place[0] for place in in_order(tasks, block)]
+        (work,) = works_of(tasks)
+        own = frozenset((work.block, work.margin, *work.chunks))
+        return [place[0] for place in in_order(tasks, work.block, own)]
 
     def dated(span):
         return Source(da.zeros((4, 1, 800, 400), chunks=(span, 1, 400, 200)), (0,))

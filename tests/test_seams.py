@@ -21,10 +21,10 @@ OVERLAPS = st.sampled_from(range(0, 113, 16))
 SIDES = st.integers(225, 900)
 
 
-def plan_of(shape, overlap=32):
-    """A plan as `terramind_xr.plan` makes it; of it, shape and overlap count."""
+def plan_of(shape, overlap=32, shifts=1):
+    """A plan as `terramind_xr.plan` makes it; of it, shape, overlap and shifts count."""
     unused = {field.name: 1 for field in dataclasses.fields(Plan)}
-    return Plan(**(unused | {"shape": shape, "overlap": overlap}))
+    return Plan(**(unused | {"shape": shape, "overlap": overlap, "shifts": shifts}))
 
 
 def borders(size, overlap):
@@ -63,6 +63,24 @@ def test_a_constructed_seam_is_measured(shape, overlap, height):
     ramp = np.add.outer(*(np.arange(size, dtype=float) for size in shape))
     grid, seams = steps(shape, patches(shape)), steps(shape, tiles)
     found = seam_index(as_map(ramp + 2 * grid + 3 * (height - 1) * seams), plan_of(shape, overlap))
+    assert exact(found.seam, height)
+    assert exact(found.patch, 3)
+
+
+@given(shape=st.tuples(SIDES, SIDES), height=st.floats(1.5, 5))
+def test_borders_of_every_pass_count(shape, height):
+    """Patches of the second pass begin 8 pixels further: a ramp with a step at each border of either."""
+    ramp = np.add.outer(*(np.arange(size, dtype=float) for size in shape))
+    grid = steps(shape, [range(8, size, 8) for size in shape])
+    passes = [AxisTiling(size, shifts=(0, 8)).passes for size in shape]
+    tiles = [
+        {p for starts in each.values() for s in starts for p in (s, s + 224) if 0 < p < size}
+        for each, size in zip(passes, shape, strict=True)
+    ]
+    if not all(8 in each for each in passes):  # too small for a second pass
+        return
+    seams = steps(shape, [sorted(each) for each in tiles])
+    found = seam_index(as_map(ramp + 2 * grid + 3 * (height - 1) * seams), plan_of(shape, shifts=2))
     assert exact(found.seam, height)
     assert exact(found.patch, 3)
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from terramind_xr.data.metadata import nodata_of
+from terramind_xr.data.metadata import missing_value
 from terramind_xr.engine.tiling import AxisTiling, Tiling
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.facts import modalities
@@ -46,7 +46,8 @@ def seam_index(da: xr.DataArray, plan: Plan) -> Seams:
     A change is the absolute difference of neighbouring pixels, or whether they differ for maps of classes.
     TerraMind decodes patches of 16 pixels, whose grid shows by itself. A border of tiles is one of patches,
     too, and therefore compared with the other borders of patches: a map without seams has a seam index of 1,
-    whatever its patch index. Rows and columns are each compared with their own kind.
+    whatever its patch index. Rows and columns are each compared with their own kind. With several passes
+    over the scene (`shifts`), the borders of each count.
 
     Borders of tiles are where a tile starts or ends within the scene. With an overlap these are two to each
     pair of neighbours, between which the tiles are blended.
@@ -73,7 +74,7 @@ def seam_index(da: xr.DataArray, plan: Plan) -> Seams:
     InputError
         The array is no map of the size of the plan.
     OptionError
-        `da` or `plan` is something else, or the map was made with another overlap.
+        `da` or `plan` is something else, or the map was made with another overlap or other shifts.
 
     Examples
     --------
@@ -84,7 +85,7 @@ def seam_index(da: xr.DataArray, plan: Plan) -> Seams:
     True
     """
     grid = _checked_grid(da, plan)
-    tiling = Tiling.of(plan.shape, overlap=plan.overlap)
+    tiling = Tiling.of(plan.shape, overlap=plan.overlap, shifts=plan.shifts)
     if not da.variable._in_memory and da.chunks is None:  # opened without chunks: would be read whole
         da = da.chunk("auto")
     nodata, classes = _kind(da)
@@ -128,25 +129,21 @@ def _checked_grid(da: xr.DataArray, plan: Plan) -> Grid:
             f"{plan.shape[1]}. The tiles of a crop cannot be placed: give the whole map, and the plan of the "
             "scene that it was made from."
         )
-    overlap = da.attrs.get("terramind_overlap", plan.overlap)
-    if overlap != plan.overlap:
-        raise OptionError(
-            f"{da.name!r} was made with overlap={overlap}, but the plan says {plan.overlap}, which puts the "
-            f"tiles elsewhere. Plan as it was made: ds.terramind.plan(…, overlap={overlap})."
-        )
+    for option, planned in (("overlap", plan.overlap), ("shifts", plan.shifts)):
+        made = da.attrs.get(f"terramind_{option}", planned)
+        if made != planned:
+            raise OptionError(
+                f"{da.name!r} was made with {option}={made}, but the plan says {planned}, which puts the "
+                f"tiles elsewhere. Plan as it was made: ds.terramind.plan(…, {option}={made})."
+            )
     return grid
 
 
 def _kind(da: xr.DataArray) -> tuple[float | None, bool]:
     """Value of pixels without data besides NaN, and whether the values are classes."""
     modality = modalities.get(str(da.attrs.get("modality", da.name)))
-    declared = nodata_of(da)
-    if declared is None:  # token maps say it in an attribute of their own
-        declared = da.attrs.get("terramind_nodata")
-    if declared is None and modality is not None and da.dtype.kind in "iu":
-        declared = modality.nodata
     physical = modality is not None and modality.name != "LULC"
-    return declared, "flag_values" in da.attrs or (da.dtype.kind in "iub" and not physical)
+    return missing_value(da), "flag_values" in da.attrs or (da.dtype.kind in "iub" and not physical)
 
 
 def _profile(
@@ -165,10 +162,16 @@ def _profile(
 
 
 def _kinds(axis: AxisTiling) -> NDArray[np.int64]:
-    """What lies between each pixel of an axis and the next: inside of a patch, border of patches or tiles."""
+    """What lies between each pixel of an axis and the next: inside of a patch, border of patches or tiles.
+
+    Borders of any pass count: what lies inside the patches of one may be a border in the next.
+    """
     places = np.arange(1, axis.size)
-    borders = {*axis.starts, *(start + axis.tile for start in axis.starts)}
-    kinds = np.where(places % axis.patch, _INSIDE, _PATCH)
+    kinds = np.full(places.shape, _INSIDE)
+    kinds[np.isin(places % axis.patch, list(axis.passes))] = _PATCH
+    borders = {
+        border for starts in axis.passes.values() for start in starts for border in (start, start + axis.tile)
+    }
     kinds[np.isin(places, sorted(borders))] = _TILE
     return kinds
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from terramind_xr.data.units import same_units
-from terramind_xr.facts import Modality
+from terramind_xr.facts import Modality, modalities
 
 ADD_OFFSET_KEYS = ("boa_add_offset", "BOA_ADD_OFFSET", "radio_add_offset", "RADIO_ADD_OFFSET")
 APPLIED_KEYS = ("boa_offset_applied", "earthsearch:boa_offset_applied")
@@ -60,6 +60,27 @@ def nodata_of(data: xr.DataArray) -> float | None:
     if data.dtype.kind in "iu":  # in floats, xarray has replaced the encoded value by NaN
         said += [number(data.encoding.get(key)) for key in keys]
     return next((value for value in said if value is not None), None)
+
+
+def missing_value(data: xr.DataArray) -> float | None:
+    """Value of pixels without data in a map of ours or anybody's, besides NaN; None where there is none."""
+    modality = modalities.get(str(data.attrs.get("modality", data.name)))
+    declared = nodata_of(data)
+    if declared is None:  # maps of codes say it in an attribute of their own
+        declared = number(data.attrs.get("terramind_nodata"))
+    if declared is None and modality is not None and data.dtype.kind in "iu":
+        declared = modality.nodata
+    return declared
+
+
+def flagged_classes(data: xr.DataArray) -> dict[int, str]:
+    """Names by code, from CF's flag attributes, without the one that means no data; empty without them."""
+    if "flag_values" not in data.attrs:
+        return {}
+    codes = [int(value) for value in np.ravel(data.attrs["flag_values"])]
+    names = str(data.attrs.get("flag_meanings", "")).split() or list(map(str, codes))
+    nodata = missing_value(data)
+    return {code: name for code, name in zip(codes, names, strict=False) if code != nodata}
 
 
 def number(value: Any) -> float | None:

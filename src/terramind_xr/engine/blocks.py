@@ -20,6 +20,22 @@ class Work:
     tilings: dict[int, Tiling]  # by cell: the same tiles in pixels and in patches
     cells: tuple[int, ...]  # of the sources
     batch_size: int
+    token: str  # of the call
+
+    @property
+    def block(self) -> str:
+        """Name of the tasks that run a block: (name, *place, row, column)."""
+        return f"terramind-block-{self.token}"
+
+    @property
+    def margin(self) -> str:
+        """Name of the tasks that cut margins: (name, *place, row, column, row and column of the chunk)."""
+        return f"terramind-margin-{self.token}"
+
+    @property
+    def chunks(self) -> tuple[str, ...]:
+        """Names of the outputs' arrays: (name, *place, *pixel, row, column)."""
+        return tuple(f"terramind-{output.name}-{self.token}" for output in self.kernel.outputs)
 
     def cell_of(self, output: int) -> int:
         """Pixels along the side of a cell of an output."""

@@ -78,34 +78,34 @@ def map_tiles(
     arrays = [_cut(source.array, tilings[source.cell]) for source in sources]
     axes, own = [source.axes for source in sources], tuple(source.cell for source in sources)
     token = tokenize(kernel, tiling, extra, batch_size, [array.name for array in arrays], axes, own)
+    shared = Work(kernel, tilings, own, batch_size, token)
     work = TaskRef(f"terramind-work-{token}")
-    tasks: dict[Any, Any] = {work.key: DataNode(work.key, Work(kernel, tilings, own, batch_size))}
-    names = [f"terramind-{output.name}-{token}" for output in kernel.outputs]
+    tasks: dict[Any, Any] = {work.key: DataNode(work.key, shared)}
     pieces = {cell: _piece_ranges(each) for cell, each in tilings.items()}
     for place in np.ndindex(*extra):
         at = [tuple(place[axis] for axis in source) for source in axes]
         for row, col in np.ndindex(*tiling.shape):
             if (row, col) in pieces[1]:
-                key = (f"terramind-block-{token}", *place, row, col)
+                key = (shared.block, *place, row, col)
                 refs = [
                     _piece_refs(array.name, lead, *pieces[cell][row, col])
                     for array, lead, cell in zip(arrays, at, own, strict=True)
                 ]
                 tasks[key] = Task(key, run_block, work, row, col, List(*refs))
-        incoming, outgoing = _add_margins(tasks, token, tiling, place)
+        incoming, outgoing = _add_margins(tasks, shared, tiling, place)
         for row, col in np.ndindex(*tiling.shape):
-            key = (f"terramind-block-{token}", *place, row, col)
+            key = (shared.block, *place, row, col)
             block = TaskRef(key) if key in tasks else None
             margins = List(*map(TaskRef, incoming[row, col]))
             # Waiting for the margins it hands out as well frees the block once its chunk is finished:
             # left to itself, dask would cut them when a neighbour asks, and keep whole rows of blocks.
             wait = List(*map(TaskRef, outgoing[row, col]))
-            for index, (name, output) in enumerate(zip(names, kernel.outputs, strict=True)):
+            for index, (name, output) in enumerate(zip(shared.chunks, kernel.outputs, strict=True)):
                 key = (name, *place, *(0 for _ in output.pixel), row, col)
                 tasks[key] = Task(key, finish_chunk, work, index, len(extra), row, col, block, margins, wait)
     return [
         _as_array(name, output, tasks, arrays, tilings[kernel.fields[output.field].cell], extra)
-        for name, output in zip(names, kernel.outputs, strict=True)
+        for name, output in zip(shared.chunks, kernel.outputs, strict=True)
     ]
 
 
@@ -163,7 +163,7 @@ def _piece_refs(name: str, lead: tuple[int, ...], rows: range, cols: range) -> A
 
 
 def _add_margins(
-    tasks: dict[Any, Any], token: str, tiling: Tiling, place: tuple[int, ...]
+    tasks: dict[Any, Any], work: Work, tiling: Tiling, place: tuple[int, ...]
 ) -> tuple[_Keys, _Keys]:
     """Add the tasks that cut margins for the neighbours; return their keys by chunk and by block."""
     incoming: _Keys = {chunk: [] for chunk in np.ndindex(*tiling.shape)}
@@ -172,8 +172,8 @@ def _add_margins(
         for i, j in itertools.product(tiling.y.touching(row), tiling.x.touching(col)):
             if (i, j) == (row, col):
                 continue
-            key = (f"terramind-margin-{token}", *place, i, j, row, col)
-            tasks[key] = Task(key, margin, TaskRef((f"terramind-block-{token}", *place, i, j)), row, col)
+            key = (work.margin, *place, i, j, row, col)
+            tasks[key] = Task(key, margin, TaskRef((work.block, *place, i, j)), row, col)
             incoming[row, col].append(key)
             outgoing[i, j].append(key)
     return incoming, outgoing

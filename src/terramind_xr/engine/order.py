@@ -13,7 +13,7 @@ from dask.blockwise import fuse_roots, optimize_blockwise
 from dask.core import flatten, reverse_dict
 from dask.highlevelgraph import HighLevelGraph
 
-from terramind_xr.engine.blocks import finish_chunk
+from terramind_xr.engine.blocks import Work
 
 Graph = dict[Any, Any]
 
@@ -61,30 +61,43 @@ def in_sequence(graph: Mapping[Any, Any], ahead: int) -> Graph:
         The same tasks with the same keys, and those that hold them back.
     """
     tasks: Graph = convert_legacy_graph(dict(graph))
-    tokens = {name.rsplit("-", 1)[1] for name in _names(tasks) if name.startswith("terramind-block-")}
-    for token in tokens:
-        block = f"terramind-block-{token}"
-        places = in_order(tasks, block)
-        consumed = _consumed_by_place(tasks, token, places)
+    works = works_of(tasks)
+    own = frozenset(name for work in works for name in (work.block, work.margin, *work.chunks))
+    for work in works:
+        places = in_order(tasks, work.block, own)
+        consumed = _consumed_by_place(tasks, work, places)
         before: list[TaskRef] = []
         for place, earlier in zip(places[ahead:], places, strict=False):
-            done = (f"terramind-done-{token}", *earlier)
+            done = (_done_name(work), *earlier)
             # With the one before it, all are done: else scenes side by side would drift apart.
             tasks[done] = Task(done, _done, List(*consumed[earlier], *before))
             before = [TaskRef(done)]
-            key = (block, *place)
+            key = (work.block, *place)
             tasks[key] = _after(done, tasks[key])
-        if len(tokens) == 1:
+        if len(works) == 1:
             # Of several calls each would hold back what another waits for.
-            reads = itertools.islice(_leaves(tasks, [(block, *place) for place in places]), ahead, None)
+            blocks = [(work.block, *place) for place in places]
+            reads = itertools.islice(_leaves(tasks, blocks, own | {_done_name(work)}), ahead, None)
             for leaves, earlier in zip(reads, places, strict=False):
-                done = (f"terramind-done-{token}", *earlier)
+                done = (_done_name(work), *earlier)
                 tasks |= {leaf: _after(done, tasks[leaf]) for leaf in leaves}
     return tasks
 
 
-def in_order(tasks: Mapping[Any, Any], block: str) -> list[Any]:
+def works_of(tasks: Mapping[Any, Any]) -> list[Work]:
+    """What the calls of `map_tiles` in a graph left in it: the names of their tasks."""
+    found = [node.value for node in tasks.values() if isinstance(node, DataNode)]
+    return [work for work in found if isinstance(work, Work)]
+
+
+def _done_name(work: Work) -> str:
+    return f"terramind-done-{work.token}"
+
+
+def in_order(tasks: Mapping[Any, Any], block: str, own: frozenset[str]) -> list[Any]:
     """Places (*extra, row, column) of all blocks, in the order in which they are to run.
+
+    `block` is the name of the tasks that run them, `own` those of all tasks that are no inputs.
 
     Scenes (e.g. dates) that read nothing in common run one after the other, so that the margins of one row
     are held and not those of a row in each. Those that read the same chunks run side by side, block by
@@ -100,31 +113,31 @@ def in_order(tasks: Mapping[Any, Any], block: str) -> list[Any]:
 
     reader: dict[Any, Any] = {}  # scene of the block that was first to need a task
     for place in places:
-        stack = _inputs(tasks, (block, *place))
+        stack = _inputs(tasks, (block, *place), own)
         while stack:
             key = stack.pop()
             if key not in reader:
-                stack += _inputs(tasks, key)
+                stack += _inputs(tasks, key, own)
             one, other = sorted((find(reader.setdefault(key, place[:-2])), find(place[:-2])))
             first[other] = one
     return sorted(places, key=lambda place: (find(place[:-2]), place[-2:], place))
 
 
-def _inputs(tasks: Mapping[Any, Any], key: Any) -> list[Any]:
+def _inputs(tasks: Mapping[Any, Any], key: Any, own: frozenset[str]) -> list[Any]:
     """What a task needs, our own tasks left out."""
-    return [each for each in _needs(tasks, key) if not str(each[0]).startswith("terramind-")]
+    return [each for each in _needs(tasks, key) if _name(each) not in own]
 
 
-def _names(tasks: Mapping[Any, Any]) -> set[str]:
-    return {str(key[0]) if isinstance(key, tuple) else str(key) for key in tasks}
+def _name(key: Any) -> Any:
+    return key[0] if isinstance(key, tuple) else key
 
 
-def _consumed_by_place(tasks: Mapping[Any, Any], token: str, places: list[Any]) -> dict[Any, list[Any]]:
+def _consumed_by_place(tasks: Mapping[Any, Any], work: Work, places: list[Any]) -> dict[Any, list[Any]]:
     """For each block, what is left when its finished chunk has been used up, e.g. stored."""
     dependents = reverse_dict({key: task.dependencies for key, task in tasks.items()})
     consumed: dict[Any, list[Any]] = {place: [] for place in places}
-    for key, task in tasks.items():
-        if isinstance(task, Task) and task.func is finish_chunk and key[0].endswith(token):
+    for key in tasks:
+        if _name(key) in work.chunks:
             # (name, *place, *pixel, row, column)
             place = (*key[1 : len(places[0]) - 1], *key[-2:])
             if place in consumed:
@@ -145,7 +158,7 @@ def _needs(tasks: Mapping[Any, Any], key: Any) -> list[Any]:
     ]
 
 
-def _leaves(tasks: Mapping[Any, Any], blocks: list[Any]) -> Iterator[list[Any]]:
+def _leaves(tasks: Mapping[Any, Any], blocks: list[Any], own: frozenset[str]) -> Iterator[list[Any]]:
     """For each block, the tasks that read for it and for no block before it."""
     seen: set[Any] = set(blocks)
     for block in blocks:
@@ -155,7 +168,7 @@ def _leaves(tasks: Mapping[Any, Any], blocks: list[Any]) -> Iterator[list[Any]]:
             needs = _needs(tasks, key)
             if not needs and isinstance(tasks[key], Task):
                 found.append(key)
-            new = [each for each in _inputs(tasks, key) if each not in seen]
+            new = [each for each in _inputs(tasks, key, own) if each not in seen]
             seen.update(new)
             stack.extend(new)
         yield found
