@@ -14,9 +14,9 @@ import terramind_xr
 
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
-    "errors", "options", "facts", "crs", "axis", "grid", "georeference", "data", "noise", "model", "engine",
-    "kernels", "token_raster", "token_inputs", "scene", "plans", "seams", "label", "evaluation", "plotting",
-    "synthetic", "io", "finetune", "api", "accessor", "__init__",
+    "errors", "options", "facts", "crs", "axis", "grid", "georeference", "conventions", "data", "noise",
+    "model", "engine", "kernels", "token_raster", "token_inputs", "scene", "plans", "seams", "label",
+    "evaluation", "plotting", "synthetic", "io", "stac", "finetune", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
 GRAPHS = frozenset({"dask", "distributed"})
@@ -26,6 +26,7 @@ NEVER = {
     "axis": TORCH | GRAPHS,
     "grid": TORCH | GRAPHS,
     "georeference": TORCH | GRAPHS,
+    "conventions": TORCH | GRAPHS,
     "data": TORCH | GRAPHS,
     "engine": TORCH,
     "model": LABELS,

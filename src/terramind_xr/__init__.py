@@ -12,6 +12,7 @@ from typing import Any as _Any
 from terramind_xr import accessor as accessor
 from terramind_xr import synthetic
 from terramind_xr.api.detokenize import detokenize
+from terramind_xr.api.embed import embed
 from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
@@ -27,6 +28,7 @@ from terramind_xr.options import set_options
 from terramind_xr.plans import Plan
 from terramind_xr.plotting import plot
 from terramind_xr.seams import Seams, seam_index
+from terramind_xr.stac import stac_item
 
 __version__ = _version("terramind_xr")
 
@@ -42,6 +44,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "detokenize",
+    "embed",
     "evaluate",
     "finetune",
     "generate",
@@ -54,6 +57,7 @@ __all__ = [
     "reconstruct",
     "seam_index",
     "set_options",
+    "stac_item",
     "synthetic",
     "to_zarr",
     "tokenize",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from terramind_xr.data import lookup
 from terramind_xr.errors import OptionError
 from terramind_xr.facts import modalities
 from terramind_xr.model.execution import Execution
-from terramind_xr.model.recipe import Recipe, find, writable
+from terramind_xr.model.recipe import Recipe, find, readable, writable
 from terramind_xr.model.sampling import is_whole
 from terramind_xr.options import Precision, get_options
 from terramind_xr.token_inputs import Inputs
@@ -35,6 +35,22 @@ def check_batch_size(batch_size: int) -> None:
     """Raise OptionError for what is no number of tiles."""
     if not is_whole(batch_size) or batch_size < 1:
         raise OptionError(f"batch_size={batch_size!r} cannot be used: expected a whole number of tiles >= 1.")
+
+
+def check_readable(
+    model: str | os.PathLike[str], inputs: Sequence[str], reads: frozenset[str] | None = None, how: str = ""
+) -> None:
+    """Raise OptionError for inputs that the model cannot read; `reads` by default those in pixels."""
+    reads = readable(model) if reads is None else reads
+    unread = [name for name in inputs if name not in reads]
+    if unread:
+        left = [name for name in inputs if name in reads]
+        listed = ", ".join(name for name in modalities if name in reads)
+        remedy = f"Name the inputs: inputs={left}" if left else "Add one of them, or take another model"
+        raise OptionError(
+            f"{', '.join(unread)} cannot be an input of {model}{how}, which has embeddings of {listed}. "
+            f"{remedy}."
+        )
 
 
 def check_probabilities(probabilities: bool, names: tuple[str, ...]) -> None:

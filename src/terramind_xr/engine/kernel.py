@@ -76,7 +76,7 @@ class Output:
     pixel: tuple[int, ...]
     dtype: str
     dims: tuple[str, ...] = ()
-    coords: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    coords: Mapping[str, list[Any]] = dataclasses.field(default_factory=dict)
     attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     nodata: float | None = None
 

@@ -24,8 +24,8 @@ _lock = threading.RLock()
 
 _EMBEDDINGS = ("encoder_embeddings", "decoder_embeddings")
 
-# Width, encoder blocks, decoder blocks, attention heads.
-_SIZES = {
+# Width, encoder blocks, decoder blocks, attention heads; by model.
+BACKBONES = {
     "terramind_v1_tiny": (192, 12, 4, 3),
     "terramind_v1_small": (384, 12, 6, 6),
     "terramind_v1_base": (768, 12, 12, 12),
@@ -47,7 +47,7 @@ def build_backbone(name: str, encoded: tuple[str, ...], decoded: tuple[str, ...]
     def embeddings(kind: str, keys: tuple[str, ...]) -> dict[str, Any]:
         return {key: MODALITY_INFO[key][kind](image_size=TILE, **MODALITY_INFO[key]) for key in keys}
 
-    dim, encoder_depth, decoder_depth, heads = _SIZES[name]
+    dim, encoder_depth, decoder_depth, heads = BACKBONES[name]
     large = dim >= 768
     return TerraMind(
         encoder_embeddings=embeddings("encoder_embedding", encoded),
