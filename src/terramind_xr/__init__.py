@@ -13,6 +13,7 @@ from terramind_xr.api.detokenize import detokenize
 from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
+from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import Check, Report, validate
 from terramind_xr.engine.store import to_zarr
@@ -48,6 +49,7 @@ __all__ = [
     "plot",
     "reconstruct",
     "seam_index",
+    "segment",
     "set_options",
     "synthetic",
     "to_zarr",

@@ -14,6 +14,7 @@ from terramind_xr.api.detokenize import detokenize
 from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
+from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import validate
 from terramind_xr.engine import store
@@ -62,6 +63,7 @@ class TerramindAccessor:
     tokenize = _method(tokenize)
     detokenize = _method(detokenize)
     reconstruct = _method(reconstruct)
+    segment = _method(segment)
     plan = _method(plan)
     to_zarr = _method(store.to_zarr)
     plot = _method(plotting.plot)

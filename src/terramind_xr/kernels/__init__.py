@@ -6,6 +6,7 @@ frozen values that hold no weights, so that dask can name, pickle and compare ta
 
 from terramind_xr.kernels.generate import GenerateKernel
 from terramind_xr.kernels.reading import KernelInput
+from terramind_xr.kernels.segment import SegmentKernel
 from terramind_xr.kernels.tokens import DetokenizeKernel, TokenizeKernel
 
-__all__ = ["DetokenizeKernel", "GenerateKernel", "KernelInput", "TokenizeKernel"]
+__all__ = ["DetokenizeKernel", "GenerateKernel", "KernelInput", "SegmentKernel", "TokenizeKernel"]

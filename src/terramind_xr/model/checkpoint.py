@@ -1,0 +1,103 @@
+"""Files that ``terratorch fit`` and ``torch.save`` wrote, read without running what they may hold."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from terramind_xr.errors import WeightsError
+
+_OBJECTS = ("global", "class", "instantiate")
+"""Words in torch's refusal of a pickle that holds more than tensors and plain values."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint holds.
+
+    Parameters
+    ----------
+    state
+        Weights of the model by terratorch's name, without the task's prefix ``model.``.
+    settings
+        ``hyper_parameters`` of a Lightning checkpoint; empty for a state dict.
+    """
+
+    state: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+def read_checkpoint(path: Path) -> Contents:
+    """Read a Lightning checkpoint, or a state dict exported from one.
+
+    Weights are mapped into memory where the file's format allows it, and read when they are used.
+
+    Raises
+    ------
+    WeightsError
+        If the file holds objects besides weights and plain values, is damaged, or is of another framework.
+    """
+    found = _unpickled(path)
+    lightning = isinstance(found, dict) and isinstance(found.get("state_dict"), dict)
+    state = found["state_dict"] if lightning else found
+    settings = found.get("hyper_parameters") if lightning else None
+    if not isinstance(state, dict) or not _are_weights(state):
+        raise _foreign(path, f"its top level is {_told(found)}")
+    # Beside the model's weights, a task stores those of its loss and metrics.
+    of_task = {key.removeprefix("model."): each for key, each in state.items() if key.startswith("model.")}
+    weights = of_task or state
+    if not any(key.startswith("encoder.") for key in weights):
+        raise _foreign(path, f"its weights are named {', '.join(list(weights)[:3])}, …")
+    return Contents(weights, settings if isinstance(settings, dict) else {})
+
+
+def _are_weights(state: Mapping[Any, Any]) -> bool:
+    import torch
+
+    return bool(state) and all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    )
+
+
+def _unpickled(path: Path) -> Any:
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            return safetensors.torch.load(path.read_bytes())
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        if any(word in str(error).lower().partition("weightsunpickler error:")[2] for word in _OBJECTS):
+            raise WeightsError(
+                f"{path.name} holds objects besides weights and plain values, and loading them could run code "
+                "from the file; it was not loaded. If you trust it, export its weights where it was trained, "
+                "torch.save(task.state_dict(), 'weights.pt'), and give them with the configuration: "
+                "segment('weights.pt', config='config.yaml')."
+            ) from error
+        raise _foreign(path, "torch cannot read it") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:  # each format and version has errors of its own for a damaged file
+        raise WeightsError(
+            f"{path.name} ({path.stat().st_size} bytes) cannot be read: it is damaged or truncated "
+            f"({str(error).splitlines()[0]}). Copy it again from where it was trained."
+        ) from error
+
+
+def _foreign(path: Path, found: str) -> WeightsError:
+    return WeightsError(
+        f"{path.name} is no checkpoint of terratorch: {found}. Expected what `terratorch fit` wrote (*.ckpt), "
+        "or the state dict of its task or model."
+    )
+
+
+def _told(found: Any) -> str:
+    if isinstance(found, dict):
+        return f"a dict of {', '.join(map(repr, list(found)[:4])) or 'nothing'}"
+    return f"a {type(found).__name__}"
