@@ -107,7 +107,7 @@ def segment(
     scene = Scene.of(obj, _inputs(model, inputs), offset=offset, mask=mask)
     tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, tile=model.tile)
     kernel = SegmentKernel(model, scene.kernel_inputs(), wanted, execution(device, precision))
-    made = provenance(model, kernel.execution, inputs=" ".join(scene.inputs), tile=model.tile)
+    made = provenance(model, kernel.execution, tile=model.tile, **model.told())
     results = mapped(scene, kernel, tiling, batch_size=batch_size, made=made)
     if uncertainty is None:
         return results[0]
@@ -140,7 +140,8 @@ def _inputs(model: Finetuned, inputs: Names) -> Names:
     said = [inputs] if isinstance(inputs, str) else list(inputs)
     if isinstance(inputs, Mapping):
         if set(said) <= set(names):
-            return {name: inputs.get(name, {}) for name in names}
+            found: dict[str, Any] = {name: inputs.get(name) for name in names}
+            return found
     elif set(said) == set(names):
         return names
     raise OptionError(

@@ -87,6 +87,23 @@ class Finetuned:
         """SHA-256 of the checkpoint."""
         return {"checkpoint": self.backbone.digest}
 
+    def told(self) -> dict[str, str]:
+        """What it reads and how that is standardised, for attributes of results."""
+
+        def listed(values: Sequence[float]) -> str:
+            return " ".join(f"{value:g}" for value in values)
+
+        return {
+            "task": self.task,
+            "inputs": " ".join(each.name for each in self.inputs),
+            "bands": "; ".join(
+                f"{each.name}: {' '.join(modalities[each.name].band_names[band] for band in each.bands)}"
+                for each in self.inputs
+            ),
+            "means": "; ".join(f"{each.name}: {listed(each.mean)}" for each in self.inputs),
+            "stds": "; ".join(f"{each.name}: {listed(each.std)}" for each in self.inputs),
+        }
+
 
 def find_finetuned(
     checkpoint: str | os.PathLike[str], config: str | os.PathLike[str] | Mapping[str, Any] | None = None
