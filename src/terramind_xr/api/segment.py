@@ -114,7 +114,9 @@ def segment(
     return xr.Dataset({str(each.name): each for each in results})
 
 
-def _wanted(model: Finetuned, probabilities: bool, uncertainty: str | Sequence[str] | None) -> tuple[str, ...]:
+def _wanted(
+    model: Finetuned, probabilities: bool, uncertainty: str | Sequence[str] | None
+) -> tuple[str, ...]:
     """What is made of the model's predictions."""
     measures = (uncertainty,) if isinstance(uncertainty, str) else tuple(uncertainty or ())
     unknown = [each for each in measures if each not in UNCERTAINTIES]

@@ -11,9 +11,6 @@ from typing import Any
 
 from terramind_xr.errors import WeightsError
 
-_OBJECTS = ("global", "class", "instantiate")
-"""Words in torch's refusal of a pickle that holds more than tensors and plain values."""
-
 
 @dataclass(frozen=True)
 class Contents:
@@ -73,7 +70,7 @@ def _unpickled(path: Path) -> Any:
             return safetensors.torch.load(path.read_bytes())
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        if any(word in str(error).lower().partition("weightsunpickler error:")[2] for word in _OBJECTS):
+        if _is_pickle(path):
             raise WeightsError(
                 f"{path.name} holds objects besides weights and plain values, and loading them could run code "
                 "from the file; it was not loaded. If you trust it, export its weights where it was trained, "
@@ -88,6 +85,12 @@ def _unpickled(path: Path) -> Any:
             f"{path.name} ({path.stat().st_size} bytes) cannot be read: it is damaged or truncated "
             f"({str(error).splitlines()[0]}). Copy it again from where it was trained."
         ) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file is a pickle, or torch's archive of one."""
+    with open(path, "rb") as file:
+        return zipfile.is_zipfile(path) or file.read(1) == pickle.PROTO
 
 
 def _foreign(path: Path, found: str) -> WeightsError:

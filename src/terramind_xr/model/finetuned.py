@@ -129,7 +129,9 @@ def find_finetuned(
     try:
         file = in_folder(path.name, path.parent)
     except FileNotFoundError as error:
-        raise WeightsError(f"There is no checkpoint {str(checkpoint)!r}: expected the path of a file.") from error
+        raise WeightsError(
+            f"There is no checkpoint {str(checkpoint)!r}: expected the path of a file."
+        ) from error
     contents = read_checkpoint(path)
     config = config_beside(path) if config is None else config
     told = None if config is None else read_config(config)
@@ -189,7 +191,9 @@ def _inputs(training: Training, config: str | None) -> tuple[TrainedInput, ...]:
                 f"{training.source}: the means and standard deviations of the training of "
                 f"{training.arguments['backbone']} are not known. Give its configuration: config='….yaml'."
             )
-        where = f"{config} has none (data.init_args.means and stds)" if config else "there is no configuration"
+        where = (
+            f"{config} has none (data.init_args.means and stds)" if config else "there is no configuration"
+        )
         warn(
             f"{training.source} does not say by which means its inputs were standardised, and {where}: those of "
             "TerraMind's pre-training are taken. If the training took others, give them: config='….yaml'."
@@ -234,7 +238,8 @@ def _input(key: str, modality: Modality, training: Training) -> TrainedInput:
         return TrainedInput(modality.name, key, bands, mean, std)
     scale = float((training.data.get("constant_scale") or {}).get(key, 1.0))
     mean, std = (
-        tuple(value / scale for value in _numbers(name, key, len(bands), training)) for name in ("means", "stds")
+        tuple(value / scale for value in _numbers(name, key, len(bands), training))
+        for name in ("means", "stds")
     )
     _refuse_other_units(key, modality, mean, training)
     if min(std) <= 0:
@@ -282,7 +287,9 @@ def _numbers(name: str, key: str, count: int, training: Training) -> tuple[float
             f"data.init_args.{name} of the configuration has no list of numbers for {key} (found {values!r}). "
             f"Write them out: {name}: {{{key}: […]}}."
         )
-    if len(values) != count or not all(isinstance(each, int | float) and math.isfinite(each) for each in values):
+    if len(values) != count or not all(
+        isinstance(each, int | float) and math.isfinite(each) for each in values
+    ):
         raise OptionError(
             f"data.init_args.{name} of the configuration has {len(values)} values for {key}, {list(values)!r}; "
             f"expected a number for each of the {count} bands that the model reads."
@@ -310,10 +317,14 @@ def _classes(training: Training) -> tuple[int, tuple[str, ...]]:
     """Number of channels of the output, and the names of classes."""
     arguments = training.arguments
     if training.task == "regression":
-        return int(arguments.get("num_outputs") or (arguments.get("head_kwargs") or {}).get("num_outputs") or 1), ()
+        return int(
+            arguments.get("num_outputs") or (arguments.get("head_kwargs") or {}).get("num_outputs") or 1
+        ), ()
     count = arguments.get("num_classes")
     if not isinstance(count, int) or count < 2:
-        raise OptionError(f"{training.source}: model_args.num_classes is {count!r}; expected 2 classes or more.")
+        raise OptionError(
+            f"{training.source}: model_args.num_classes is {count!r}; expected 2 classes or more."
+        )
     of_data = training.data.get("num_classes")
     if of_data not in (None, count):
         raise OptionError(
@@ -336,7 +347,9 @@ def _colors(training: Training, names: tuple[str, ...]) -> tuple[str, ...]:
         return ()
     wrong = [name for name in names if not re.fullmatch("#[0-9a-fA-F]{6}", given.get(name, ""))]
     if wrong:
-        raise OptionError(f"class_colors of the configuration: {', '.join(wrong)} has no colour like '#419bdf'.")
+        raise OptionError(
+            f"class_colors of the configuration: {', '.join(wrong)} has no colour like '#419bdf'."
+        )
     return tuple(given[name] for name in names)
 
 
