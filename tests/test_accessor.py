@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(terramind_xr.__file__).parent
 SCENE = xr.Dataset({"S2L2A": (("y", "x"), np.zeros((2, 2)))})
 METHODS = [
-    "detokenize", "generate", "plan", "plot", "reconstruct", "seam_index", "segment", "to_zarr", "tokenize", "validate",
+    "detokenize", "generate", "plan", "plot", "reconstruct", "seam_index", "segment", "to_zarr", "tokenize",
+    "validate",
 ]  # fmt: skip
 
 

@@ -122,7 +122,8 @@ def _wanted(
     unknown = [each for each in measures if each not in UNCERTAINTIES]
     if unknown or len(set(measures)) < len(measures) or (uncertainty is not None and not measures):
         raise OptionError(
-            f"uncertainty={uncertainty!r} cannot be used: expected one or several of {', '.join(UNCERTAINTIES)}."
+            f"uncertainty={uncertainty!r} cannot be used: expected one or several of "
+            f"{', '.join(UNCERTAINTIES)}."
         )
     if model.task == "regression":
         if probabilities or measures:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from terramind_xr.engine import Field, Layer, Output
 from terramind_xr.kernels.reading import KernelInput, Mask
 from terramind_xr.model.execution import Execution
-from terramind_xr.model.finetuned import Finetuned, TrainedInput
+from terramind_xr.model.finetuned import Finetuned
 from terramind_xr.model.scaling import standardize_by
 from terramind_xr.model.segmentation import predict
+from terramind_xr.model.trained_inputs import TrainedInput
 
 UNCERTAINTIES = ("entropy", "margin", "least_confidence")
 _LONG_NAMES = {
@@ -93,7 +94,8 @@ def uncertainty(kind: str, probabilities: NDArray[np.float64]) -> NDArray[np.flo
     """
     if kind == "entropy":
         logs = np.log(probabilities, where=probabilities > 0, out=np.zeros_like(probabilities))
-        return np.abs(probabilities * logs).sum(axis=0) / np.log(len(probabilities))
+        entropy: NDArray[np.float64] = np.abs(probabilities * logs).sum(axis=0) / np.log(len(probabilities))
+        return entropy
     second, first = np.sort(probabilities, axis=0)[-2:]
     result: NDArray[np.float64] = 1 - (first - second) if kind == "margin" else 1 - first
     return result
@@ -108,7 +110,7 @@ def _layer(pixels: tuple[NDArray[np.float32], Mask], trained: TrainedInput) -> L
 
 
 def _codes(model: Finetuned) -> tuple[str, int]:
-    """dtype of codes, and its largest value, which stands for no data."""
+    """Type of codes, and its largest value, which stands for no data."""
     return ("uint8", 255) if model.channels <= 255 else ("uint16", 65535)
 
 

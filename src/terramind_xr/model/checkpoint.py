@@ -72,9 +72,9 @@ def _unpickled(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if _is_pickle(path):
             raise WeightsError(
-                f"{path.name} holds objects besides weights and plain values, and loading them could run code "
-                "from the file; it was not loaded. If you trust it, export its weights where it was trained, "
-                "torch.save(task.state_dict(), 'weights.pt'), and give them with the configuration: "
+                f"{path.name} holds objects besides weights and plain values, and loading them could run "
+                "code from the file; it was not loaded. If you trust it, export its weights where it was "
+                "trained, torch.save(task.state_dict(), 'weights.pt'), and give them with the configuration: "
                 "segment('weights.pt', config='config.yaml')."
             ) from error
         raise _foreign(path, "torch cannot read it") from error
@@ -95,8 +95,8 @@ def _is_pickle(path: Path) -> bool:
 
 def _foreign(path: Path, found: str) -> WeightsError:
     return WeightsError(
-        f"{path.name} is no checkpoint of terratorch: {found}. Expected what `terratorch fit` wrote (*.ckpt), "
-        "or the state dict of its task or model."
+        f"{path.name} is no checkpoint of terratorch: {found}. Expected what `terratorch fit` wrote "
+        "(*.ckpt), or the state dict of its task or model."
     )
 
 

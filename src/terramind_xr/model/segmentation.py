@@ -89,11 +89,12 @@ def _built(model: Finetuned) -> Any:
         return MODEL_FACTORY_REGISTRY.build(model.factory).build_model(model.task, **arguments)
     except ImportError as error:
         raise WeightsError(
-            f"The model of {model.backbone.filename} needs a module that is not installed: {error}. Install it "
-            "in the environment that computes."
+            f"The model of {model.backbone.filename} needs a module that is not installed: {error}. Install "
+            "it in the environment that computes."
         ) from error
     except Exception as error:  # factories, decoders and necks raise whatever they like
         raise WeightsError(
-            f"terratorch cannot build the model of {model.backbone.filename} ({type(error).__name__}: {error}). "
-            "If a module of your own registers a part of it, import that module first, on every worker."
+            f"terratorch cannot build the model of {model.backbone.filename} ({type(error).__name__}: "
+            f"{error}). If a module of your own registers a part of it, import that module first, on every "
+            "worker."
         ) from error

@@ -107,7 +107,7 @@ def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Training:
     """
     if isinstance(config, Mapping):
         return from_config(config, "config")
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     path = Path(config).expanduser()
     try:
@@ -146,7 +146,10 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
                 "configuration that it was trained with: segment(checkpoint, config='config.yaml')."
             )
         return training
-    pairs = {"task": (saved.task, told.task), "model_factory": (saved.factory, told.factory)}
+    pairs: dict[str, tuple[Any, Any]] = {
+        "task": (saved.task, told.task),
+        "model_factory": (saved.factory, told.factory),
+    }
     for key in sorted({*saved.arguments, *told.arguments}):
         pairs[f"model_args.{key}"] = (saved.arguments.get(key), told.arguments.get(key))
     if saved.class_names and told.class_names:
@@ -169,8 +172,8 @@ def _section(config: Mapping[str, Any], name: str, source: str) -> dict[str, Any
     section = config.get(name) or {}
     if not isinstance(section, Mapping) or (name == "model" and "class_path" not in section):
         raise OptionError(
-            f"{source} is no configuration of `terratorch fit`: expected model and data, each with class_path "
-            f"and init_args; found {', '.join(map(str, config)) or 'nothing'}."
+            f"{source} is no configuration of `terratorch fit`: expected model and data, each with "
+            f"class_path and init_args; found {', '.join(map(str, config)) or 'nothing'}."
         )
     arguments = section.get("init_args")
     return {**section, "init_args": arguments if isinstance(arguments, Mapping) else {}}
