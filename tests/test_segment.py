@@ -22,7 +22,7 @@ from terramind_xr import InputError, OptionError, TerramindWarning, WeightsError
 from terramind_xr.facts import modalities
 from terramind_xr.model.scaling import standardize_by
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*pre-training are taken")
+pytestmark = pytest.mark.filterwarnings("ignore:.*pre-training are taken:terramind_xr.TerramindWarning")
 BOTH = ["S2L2A", "S1GRD"]
 
 
@@ -154,6 +154,22 @@ def test_the_configuration_beside_a_checkpoint_is_found(task, tile, means, tmp_p
     np.testing.assert_array_equal(found, tile.terramind.segment(path, finetuned.config_of(task, **means)))
 
 
+def test_means_alone_are_enough_for_a_checkpoint(task, checkpoint, tile, means, tmp_path):
+    import torch
+
+    alone = {"data": {"init_args": means}}
+    found = tile.terramind.segment(checkpoint, alone)
+    np.testing.assert_array_equal(
+        found, tile.terramind.segment(checkpoint, finetuned.config_of(task, **means))
+    )
+    torch.save(task.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(OptionError, match="weights alone"):
+        tile.terramind.segment(tmp_path / "weights.pt", alone)
+    for config in ({}, {"train": 1}, {"model": "resnet"}):
+        with pytest.raises(OptionError, match=r"no configuration of .terratorch fit"):
+            tile.terramind.segment(checkpoint, config)
+
+
 def test_without_means_there_is_a_warning(tile, checkpoint):
     with pytest.warns(TerramindWarning, match="pre-training are taken"):
         tile.terramind.segment(checkpoint)
@@ -256,6 +272,31 @@ def test_loading_draws_no_random_number(tile, checkpoint):
     before = random.getstate(), torch.get_rng_state().tolist()
     tile.terramind.segment(checkpoint)
     assert (random.getstate(), torch.get_rng_state().tolist()) == before
+
+
+def test_class_colours_of_the_configuration_are_drawn(task, checkpoint, tile, means):
+    import matplotlib
+
+    matplotlib.use("agg")
+    colors = {"bare land": "#102030", "water": "#405060", "cloud": "#708090"}
+    config = {**finetuned.config_of(task, **means), "class_colors": colors}
+    found = tile.terramind.segment(checkpoint, config)
+    assert found.attrs["flag_colors"] == "#102030 #405060 #708090"
+    ax = found.terramind.plot()
+    shown = {text.get_text() for text in ax.get_legend().get_texts()}
+    assert shown == {finetuned.CLASSES[code] for code in np.unique(found)}
+
+
+def test_a_map_comes_back_from_zarr_as_it_was(scene, checkpoint, tmp_path):
+    holed = scene.copy(deep=True)
+    holed.S2L2A[:, :50] = 0
+    holed.S1GRD[:, :50] = np.nan
+    stored = (
+        chunked(holed).terramind.segment(checkpoint).terramind.to_zarr(tmp_path / "a.zarr", progress=False)
+    )
+    assert stored.dtype == np.uint8
+    np.testing.assert_array_equal(stored, holed.terramind.segment(checkpoint))
+    assert stored.attrs["flag_meanings"] == "bare_land water cloud"
 
 
 def test_a_checkpoint_that_was_replaced_is_refused(task, scene, tmp_path):

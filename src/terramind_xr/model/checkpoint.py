@@ -28,17 +28,23 @@ class Contents:
     settings: Mapping[str, Any]
 
 
-def read_checkpoint(path: Path) -> Contents:
+def read_checkpoint(path: Path, *, mapped: bool = False) -> Contents:
     """Read a Lightning checkpoint, or a state dict exported from one.
 
-    Weights are mapped into memory where the file's format allows it, and read when they are used.
+    Parameters
+    ----------
+    path
+        The file.
+    mapped
+        Whether weights may stay in the file until they are used, where its format allows it. For a look at
+        the file alone: weights at work would change with it.
 
     Raises
     ------
     WeightsError
         If the file holds objects besides weights and plain values, is damaged, or is of another framework.
     """
-    found = _unpickled(path)
+    found = _unpickled(path, mapped)
     lightning = isinstance(found, dict) and isinstance(found.get("state_dict"), dict)
     state = found["state_dict"] if lightning else found
     settings = found.get("hyper_parameters") if lightning else None
@@ -60,7 +66,7 @@ def _are_weights(state: Mapping[Any, Any]) -> bool:
     )
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickled(path: Path, mapped: bool) -> Any:
     import torch
 
     try:
@@ -68,7 +74,8 @@ def _unpickled(path: Path) -> Any:
             import safetensors.torch
 
             return safetensors.torch.load(path.read_bytes())
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        mapped = mapped and zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if _is_pickle(path):
             raise WeightsError(

@@ -105,7 +105,7 @@ def find_finetuned(
         raise WeightsError(
             f"There is no checkpoint {str(checkpoint)!r}: expected the path of a file."
         ) from error
-    contents = read_checkpoint(path)
+    contents = read_checkpoint(path, mapped=True)
     config = config_beside(path) if config is None else config
     told = None if config is None else read_config(config)
     training = agreed(from_settings(contents.settings, path.name), told, path.name)

@@ -32,7 +32,7 @@ class Training:
     task
         ``"segmentation"``, ``"regression"``, or another task of terratorch.
     factory
-        Name of terratorch's model factory.
+        Name of terratorch's model factory; empty where nothing is said of the model.
     arguments
         What the factory builds the model from, ``model_args``.
     class_names
@@ -66,35 +66,31 @@ def from_settings(settings: Mapping[str, Any], source: str) -> Training | None:
 
 
 def from_config(config: Mapping[str, Any], source: str) -> Training:
-    """Training as a configuration of ``terratorch fit`` tells it.
+    """Training as a configuration of ``terratorch fit`` tells it; of the data alone where it has no model.
 
     Raises
     ------
     OptionError
         If parts are missing, or it names a task that is not terratorch's or not installed.
     """
-    model, data = (_section(config, name, source) for name in ("model", "data"))
-    arguments = model["init_args"].get("model_args")
-    factory = model["init_args"].get("model_factory")
+    if not config.get("model") and not config.get("data"):
+        raise _no_config(config, source)
+    model, data = (_arguments(config, name, source) for name in ("model", "data"))
+    names = tuple(map(str, model.get("class_names") or data.get("class_names") or ()))
+    colors = config.get("class_colors") or {}
+    if not isinstance(colors, Mapping):
+        colors = dict(zip(names, colors, strict=False))
+    colors = {str(name): str(color) for name, color in colors.items()}
+    if not config.get("model"):
+        return Training(source, "", "", {}, names, data, colors)
+    arguments, factory = model.get("model_args"), model.get("model_factory")
     if not isinstance(arguments, Mapping) or not factory:
         raise OptionError(
             f"{source} does not say how to build the model: expected model.init_args.model_args and "
             "model.init_args.model_factory, as in a configuration of `terratorch fit`."
         )
-    names = model["init_args"].get("class_names") or data["init_args"].get("class_names") or ()
-    names = tuple(map(str, names))
-    colors = config.get("class_colors") or {}
-    if not isinstance(colors, Mapping):
-        colors = dict(zip(names, colors, strict=False))
-    return Training(
-        source,
-        _task(model.get("class_path"), source),
-        str(factory),
-        _without_origin(arguments),
-        names,
-        data["init_args"],
-        {str(name): str(color) for name, color in colors.items()},
-    )
+    task = _task(config["model"].get("class_path"), source)
+    return Training(source, task, str(factory), _without_origin(arguments), names, data, colors)
 
 
 def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Training:
@@ -140,18 +136,17 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
     """
     if saved is None or told is None:
         training = saved or told
-        if training is None:
+        if training is None or not training.factory:
             raise OptionError(
                 f"{checkpoint} holds weights alone, and nothing says how its model is built. Give the "
                 "configuration that it was trained with: segment(checkpoint, config='config.yaml')."
             )
         return training
-    pairs: dict[str, tuple[Any, Any]] = {
-        "task": (saved.task, told.task),
-        "model_factory": (saved.factory, told.factory),
-    }
-    for key in sorted({*saved.arguments, *told.arguments}):
-        pairs[f"model_args.{key}"] = (saved.arguments.get(key), told.arguments.get(key))
+    pairs: dict[str, tuple[Any, Any]] = {}
+    if told.factory:
+        pairs |= {"task": (saved.task, told.task), "model_factory": (saved.factory, told.factory)}
+        for key in sorted({*saved.arguments, *told.arguments}):
+            pairs[f"model_args.{key}"] = (saved.arguments.get(key), told.arguments.get(key))
     if saved.class_names and told.class_names:
         pairs["class_names"] = (list(saved.class_names), list(told.class_names))
     differing = [
@@ -168,15 +163,20 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
     return Training(saved.source, saved.task, saved.factory, saved.arguments, names, told.data, told.colors)
 
 
-def _section(config: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
+def _arguments(config: Mapping[str, Any], name: str, source: str) -> Mapping[str, Any]:
+    """Arguments of the model's or the data's class."""
     section = config.get(name) or {}
-    if not isinstance(section, Mapping) or (name == "model" and "class_path" not in section):
-        raise OptionError(
-            f"{source} is no configuration of `terratorch fit`: expected model and data, each with "
-            f"class_path and init_args; found {', '.join(map(str, config)) or 'nothing'}."
-        )
-    arguments = section.get("init_args")
-    return {**section, "init_args": arguments if isinstance(arguments, Mapping) else {}}
+    if not isinstance(section, Mapping):
+        raise _no_config(config, source)
+    arguments = section.get("init_args") or {}
+    return arguments if isinstance(arguments, Mapping) else {}
+
+
+def _no_config(config: Mapping[str, Any], source: str) -> OptionError:
+    return OptionError(
+        f"{source} is no configuration of `terratorch fit`: expected model and data, each with class_path "
+        f"and init_args; found {', '.join(map(str, config)) or 'nothing'}."
+    )
 
 
 def _task(class_path: Any, source: str) -> str:
