@@ -5,7 +5,9 @@
 >>> lulc = scene.terramind.generate("LULC", model="demo")
 """
 
+import importlib as _importlib
 from importlib.metadata import version as _version
+from typing import Any as _Any
 
 from terramind_xr import accessor as accessor
 from terramind_xr import synthetic
@@ -18,6 +20,7 @@ from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import Check, Report, validate
 from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
+from terramind_xr.evaluation import evaluate
 from terramind_xr.facts import lulc_classes, modalities
 from terramind_xr.io import open_rasters
 from terramind_xr.model.recipe import models
@@ -40,6 +43,8 @@ __all__ = [
     "WeightsError",
     "__version__",
     "detokenize",
+    "evaluate",
+    "finetune",
     "generate",
     "lulc_classes",
     "modalities",
@@ -56,6 +61,13 @@ __all__ = [
     "tokenize",
     "validate",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """Import `finetune` when it is asked for: it needs torch and Lightning, which are slow to import."""
+    if name == "finetune":
+        return _importlib.import_module("terramind_xr.finetune")
+    raise AttributeError(f"module 'terramind_xr' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

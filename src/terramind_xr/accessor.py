@@ -18,6 +18,7 @@ from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import validate
 from terramind_xr.engine import store
+from terramind_xr.evaluation import evaluate
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,6 +66,7 @@ class TerramindAccessor:
     reconstruct = _method(reconstruct)
     segment = _method(segment)
     plan = _method(plan)
+    evaluate = _method(evaluate)
     to_zarr = _method(store.to_zarr)
     plot = _method(plotting.plot)
     seam_index = _method(seams.seam_index)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from terramind_xr.axis import Axis
 from terramind_xr.data.metadata import nodata_of, number
 from terramind_xr.errors import OptionError
+from terramind_xr.evaluation import plot_scores
 from terramind_xr.facts import RESOLUTION, LandCoverClass, Modality, lulc_classes, modalities
 from terramind_xr.grid import Grid
 
@@ -46,8 +47,8 @@ class _Picture:
     metres: tuple[float, float]  # northwards from row to row, eastwards from column to column
 
 
-def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
-    """Draw a modality in the colours its users expect.
+def plot(da: xr.DataArray | xr.Dataset, *, ax: Axes | None = None, **options: Any) -> Axes:
+    """Draw a modality in the colours its users expect, or the scores of `evaluate`.
 
     LULC comes in its class colours with a legend of the classes that occur, as do other classes that
     attributes name (a map of `segment`), NDVI from -1 to 1, Sentinel-2 in true colour, Sentinel-1 as VV in
@@ -64,7 +65,8 @@ def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
         One modality, dims (y, x), or with one more dimension of named bands, in any order. Spatial dims
         may have any name that `generate` accepts. The attribute ``modality`` says which one it is, or else
         the name of the array. Other classes are told by ``flag_values`` (0, 1, 2, …) and ``flag_meanings``,
-        and their colours by ``flag_colors`` where there are any.
+        and their colours by ``flag_colors`` where there are any. Or the Dataset of `evaluate`, of which the
+        confusion matrix is drawn.
     ax
         Where to draw; by default a new figure, which legend and labels fit into. Make a figure of your
         own with ``layout="compressed"``, so that they fit into it as well.
@@ -93,6 +95,12 @@ def plot(da: xr.DataArray, *, ax: Axes | None = None, **options: Any) -> Axes:
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['water', 'trees', 'built']
     """
+    if isinstance(da, xr.Dataset):
+        if "confusion" in da:
+            return plot_scores(da, ax=ax, **options)
+        raise OptionError(
+            "plot draws a DataArray, got Dataset. Pick one variable: ds['LULC'].terramind.plot()"
+        )
     modality = _modality_of(da)
     grid = _checked_grid(da)
     layer = _select_bands(da, modality, grid.dims)
