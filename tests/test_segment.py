@@ -170,6 +170,43 @@ def test_means_alone_are_enough_for_a_checkpoint(task, checkpoint, tile, means, 
             tile.terramind.segment(checkpoint, config)
 
 
+@pytest.mark.filterwarnings("error::terramind_xr.TerramindWarning")
+def test_our_own_data_module_needs_no_means(task, checkpoint, tile):
+    """It standardises by the modality table, so that nothing is assumed."""
+    classes = {7: "cloud", 0: "bare land", 1: "water"}
+    data = {"data": "store.zarr", "labels": "LULC", "inputs": ["S1GRD", "S2L2A"], "classes": classes}
+    config = {"data": {"class_path": "terramind_xr.finetune.XarrayDataModule", "init_args": data}}
+    found = tile.terramind.segment(checkpoint, config)
+    assert found.attrs["terramind_inputs"] == "S1GRD S2L2A"
+    with pytest.raises(OptionError, match="data of the configuration are S1GRD"):
+        tile.terramind.segment(checkpoint, wrong(config, data__init_args__inputs=["S1GRD"]))
+    with pytest.raises(OptionError, match="class_names is"):
+        tile.terramind.segment(checkpoint, wrong(config, data__init_args__classes={0: "a", 1: "b", 2: "c"}))
+
+
+@pytest.mark.slow
+def test_what_a_training_writes_is_read(tmp_path, one_thread):
+    """One step of a fit with its callbacks, optimiser and scheduler, on tiles of a scene."""
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    ds = terramind_xr.synthetic.scene(900, modalities=("S1GRD", "LULC"))
+    module = terramind_xr.finetune.XarrayDataModule(
+        ds, "LULC", inputs=["S1GRD"], block=1, splits=(0.6, 0.2, 0.2), batch_size=2
+    )
+    task = finetuned.task_of("segmentation", ["S1GRD"], num_classes=9)
+    kept = ModelCheckpoint(dirpath=tmp_path, monitor="val/loss")
+    trainer = Trainer(
+        accelerator="cpu", max_steps=1, callbacks=[kept], logger=False, enable_progress_bar=False,
+        num_sanity_val_steps=0, val_check_interval=1, limit_val_batches=1, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(task, module)
+    tile = ds.isel(y=slice(224), x=slice(224))
+    expected = finetuned.forward(task.eval(), {"S1GRD": standardized(tile, "S1GRD")}).softmax(1)[0]
+    found = tile.terramind.segment(kept.best_model_path, probabilities=True)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_without_means_there_is_a_warning(tile, checkpoint):
     with pytest.warns(TerramindWarning, match="pre-training are taken"):
         tile.terramind.segment(checkpoint)

@@ -62,7 +62,7 @@ def trained_inputs(training: Training, config: str | None) -> tuple[TrainedInput
         )
     names = {key: _modality(key, training.source) for key in keys}
     keys = _in_order_of_data(list(names), training)
-    if not _has_statistics(training):
+    if not _has_statistics(training) and not training.by_table:
         if not _RELEASED.fullmatch(training.arguments["backbone"]):
             raise OptionError(
                 f"{training.source}: the means and standard deviations of the training of "
@@ -93,7 +93,8 @@ def _modality(key: Any, source: str) -> Modality:
 
 def _in_order_of_data(keys: list[str], training: Training) -> list[str]:
     """Keys in the order in which the training gave them: it counts where the model lays them side by side."""
-    given = training.data.get("modalities")
+    given = training.data.get("inputs" if training.by_table else "modalities")
+    given = list(given) if isinstance(given, Mapping) else given
     if not isinstance(given, Sequence) or isinstance(given, str):
         return keys
     if set(given) != set(keys):

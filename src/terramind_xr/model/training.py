@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ _TASKS = {
     "PixelwiseRegressionTask": "regression",
     "ClassificationTask": "classification",
 }
+_BY_TABLE = re.compile(r"terramind_xr\.finetune\.(datamodule\.)?XarrayDataModule")
 # Where pre-trained weights came from; the checkpoint holds them now.
 _ORIGIN = ("backbone_pretrained", "backbone_ckpt_path", "decoder_pretrained")
 
@@ -41,6 +43,8 @@ class Training:
         Arguments of the data module: bands, means, standard deviations.
     colors
         Colours of the classes by name (hexadecimal RGB).
+    by_table
+        Whether the data module standardised by the modality table, as TerraMind's pre-training did.
     """
 
     source: str
@@ -50,6 +54,7 @@ class Training:
     class_names: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     colors: Mapping[str, str] = field(default_factory=dict)
+    by_table: bool = False
 
 
 def from_settings(settings: Mapping[str, Any], source: str) -> Training | None:
@@ -76,13 +81,15 @@ def from_config(config: Mapping[str, Any], source: str) -> Training:
     if not config.get("model") and not config.get("data"):
         raise _no_config(config, source)
     model, data = (_arguments(config, name, source) for name in ("model", "data"))
-    names = tuple(map(str, model.get("class_names") or data.get("class_names") or ()))
+    by_table = bool(_BY_TABLE.fullmatch(str((config.get("data") or {}).get("class_path"))))
+    given = model.get("class_names") or data.get("class_names") or _in_order(data.get("classes"))
+    names = tuple(map(str, given or ()))
     colors = config.get("class_colors") or {}
     if not isinstance(colors, Mapping):
         colors = dict(zip(names, colors, strict=False))
     colors = {str(name): str(color) for name, color in colors.items()}
     if not config.get("model"):
-        return Training(source, "", "", {}, names, data, colors)
+        return Training(source, "", "", {}, names, data, colors, by_table)
     arguments, factory = model.get("model_args"), model.get("model_factory")
     if not isinstance(arguments, Mapping) or not factory:
         raise OptionError(
@@ -90,7 +97,7 @@ def from_config(config: Mapping[str, Any], source: str) -> Training:
             "model.init_args.model_factory, as in a configuration of `terratorch fit`."
         )
     task = _task(config["model"].get("class_path"), source)
-    return Training(source, task, str(factory), _without_origin(arguments), names, data, colors)
+    return Training(source, task, str(factory), _without_origin(arguments), names, data, colors, by_table)
 
 
 def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Training:
@@ -159,8 +166,13 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
             f"{told.source} is not the configuration of {checkpoint}: {'; '.join(differing)}. Give the one "
             "that it was trained with: config='….yaml'."
         )
-    names = saved.class_names or told.class_names
-    return Training(saved.source, saved.task, saved.factory, saved.arguments, names, told.data, told.colors)
+    return replace(
+        saved,
+        class_names=saved.class_names or told.class_names,
+        data=told.data,
+        colors=told.colors,
+        by_table=told.by_table,
+    )
 
 
 def _arguments(config: Mapping[str, Any], name: str, source: str) -> Mapping[str, Any]:
@@ -170,6 +182,11 @@ def _arguments(config: Mapping[str, Any], name: str, source: str) -> Mapping[str
         raise _no_config(config, source)
     arguments = section.get("init_args") or {}
     return arguments if isinstance(arguments, Mapping) else {}
+
+
+def _in_order(classes: Any) -> list[Any]:
+    """Names of classes by code in the order of codes, as `terramind_xr.finetune` counts them."""
+    return [classes[code] for code in sorted(classes)] if isinstance(classes, Mapping) else []
 
 
 def _no_config(config: Mapping[str, Any], source: str) -> OptionError:
