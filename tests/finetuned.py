@@ -33,7 +33,7 @@ def task_of(kind: str, modalities: list[str], seed: int = 0, class_names=None, *
         "regression": "PixelwiseRegressionTask",
         "classification": "ClassificationTask",
     }[kind]
-    more = {} if kind == "regression" else {"class_names": class_names}
+    more = {} if kind == "regression" else {"class_names": class_names, "ignore_index": -1}
     sizes = {"num_outputs": 1} if kind == "regression" else {"num_classes": 3}
     arguments = {**TERRAMIND, "backbone_modalities": modalities, **sizes, **arguments}
     if kind == "classification":

@@ -200,7 +200,7 @@ def test_what_a_training_writes_is_read(tmp_path, one_thread):
         accelerator="cpu", max_steps=1, callbacks=[kept], logger=False, enable_progress_bar=False,
         num_sanity_val_steps=0, val_check_interval=1, limit_val_batches=1, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(task, module)
+    trainer.fit(task.train(), module)
     tile = ds.isel(y=slice(224), x=slice(224))
     expected = finetuned.forward(task.eval(), {"S1GRD": standardized(tile, "S1GRD")}).softmax(1)[0]
     found = tile.terramind.segment(kept.best_model_path, probabilities=True)
