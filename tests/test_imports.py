@@ -15,8 +15,8 @@ import terramind_xr
 # A module may import only those that stand before it. A package counts as one module.
 ORDER = (
     "errors", "options", "facts", "crs", "axis", "grid", "data", "noise", "model", "engine", "kernels",
-    "scene", "token_raster", "plans", "seams", "label", "evaluation", "plotting", "synthetic", "io",
-    "finetune", "api", "accessor", "__init__",
+    "token_raster", "token_inputs", "scene", "plans", "seams", "label", "evaluation", "plotting",
+    "synthetic", "io", "finetune", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
 GRAPHS = frozenset({"dask", "distributed"})

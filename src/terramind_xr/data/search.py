@@ -19,7 +19,7 @@ from terramind_xr.facts import Modality, modalities
 Request = str | Mapping[str, str] | None
 Source = str | Mapping[str, str]
 Claim = tuple[Source | None, list[Check]]
-Names = str | Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
+Names = str | Sequence[str] | Mapping[str, Request] | None
 
 _ALIASES = {
     "s2rgb": "RGB", "sentinel2l2a": "S2L2A", "sentinel2l1c": "S2L1C", "sentinel1grd": "S1GRD",
@@ -162,6 +162,11 @@ def find_inputs(
     if not requests and not found.inputs and not found.faults:
         found.faults.append(_nothing(ds, sorted(claims)))
     return found
+
+
+def held(ds: xr.Dataset) -> frozenset[str]:
+    """Modalities that a dataset seems to hold, whether or not they are fit for use."""
+    return frozenset(name for name, _ in _claims(ds, {}))
 
 
 def _build(ds: xr.Dataset, modality: Modality, source: Source) -> Outcome:

@@ -5,8 +5,15 @@ frozen values that hold no weights, so that dask can name, pickle and compare ta
 """
 
 from terramind_xr.kernels.generate import GenerateKernel
-from terramind_xr.kernels.reading import KernelInput
+from terramind_xr.kernels.reading import KernelInput, TokenInput
 from terramind_xr.kernels.segment import SegmentKernel
 from terramind_xr.kernels.tokens import DetokenizeKernel, TokenizeKernel
 
-__all__ = ["DetokenizeKernel", "GenerateKernel", "KernelInput", "SegmentKernel", "TokenizeKernel"]
+__all__ = [
+    "DetokenizeKernel",
+    "GenerateKernel",
+    "KernelInput",
+    "SegmentKernel",
+    "TokenInput",
+    "TokenizeKernel",
+]

@@ -1,4 +1,4 @@
-"""The kernel of `generate`: pixels of some modalities to pixels of others."""
+"""The kernel of `generate`: pixels or tokens of some modalities to pixels of others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from terramind_xr.kernels.describe import (
     modality_output,
     probabilities_output,
 )
-from terramind_xr.kernels.reading import KernelInput, Mask
+from terramind_xr.kernels.reading import KernelInput, Mask, TokenInput
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution
@@ -33,7 +33,7 @@ class GenerateKernel:
     recipe
         Weights, by name and digest.
     inputs
-        In the order in which the encoder reads them.
+        In the order in which the encoder reads them; those in pixels stand before those in tokens.
     targets
         Modalities to generate, in order.
     sampling
@@ -47,7 +47,7 @@ class GenerateKernel:
     """
 
     recipe: Recipe
-    inputs: tuple[KernelInput, ...]
+    inputs: tuple[KernelInput | TokenInput, ...]
     targets: tuple[str, ...]
     sampling: Sampling
     execution: Execution
@@ -71,20 +71,21 @@ class GenerateKernel:
         )
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
-        """Standardised inputs, 0 (the band's mean) where not valid."""
+        """Standardised inputs, 0 (the band's mean) where not valid; tokens as they are."""
         queue = iter(regions)
         return [each.layer(queue) for each in self.inputs]
 
     def run(
-        self, pixels: list[NDArray[np.float32]], valid: list[Mask], places: NDArray[np.int64]
+        self, values: list[NDArray[Any]], valid: list[Mask], places: NDArray[np.int64]
     ) -> list[NDArray[np.float32]]:
-        """Generate a batch of tiles; patches without a valid pixel are hidden from the encoder."""
-        names = [each.name for each in self.inputs]
-        batch = Batch(
-            pixels=dict(zip(names, pixels, strict=True)),
-            visible={name: _patches(mask) for name, mask in zip(names, valid, strict=True)},
-            places=places,
-        )
+        """Generate a batch of tiles; patches without a valid pixel or a token are hidden from the encoder."""
+        pixels, tokens, visible = {}, {}, {}
+        for given, array, mask in zip(self.inputs, values, valid, strict=True):
+            if isinstance(given, TokenInput):
+                tokens[given.name], visible[given.name] = array[:, 0], mask
+            else:
+                pixels[given.name], visible[given.name] = array, _patches(mask)
+        batch = Batch(pixels, visible, places, tokens)
         generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
         return [generated[name] for name in self.targets]
 

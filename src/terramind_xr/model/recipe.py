@@ -190,6 +190,14 @@ def readable(model: str | os.PathLike[str] | Recipe) -> frozenset[str]:
     )
 
 
+def readable_tokens(model: str | os.PathLike[str] | Recipe) -> frozenset[str]:
+    """Modalities whose tokens a model takes as they are; otherwise as `readable`."""
+    if _name_of(model) != "demo":
+        return frozenset(_TOKENIZERS)
+    inputs = demo_config()["backbone"]["inputs"]
+    return frozenset(name for name in _TOKENIZERS if modalities[name].token_key in inputs)
+
+
 def writable(model: str | os.PathLike[str] | Recipe) -> frozenset[str]:
     """Modalities that a model generates; otherwise as `readable`."""
     if _name_of(model) != "demo":
