@@ -342,3 +342,20 @@ def test_what_cannot_be_drawn_is_refused_with_a_remedy(faulty, words):
     for word in words:
         assert word in str(caught.value)
     assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("colors", ["#102030 #405060 #708090", None])
+def test_classes_that_flags_name_have_their_colours(colors):
+    attrs = {"flag_values": np.arange(3, dtype="uint8"), "flag_meanings": "land open_water cloud"}
+    attrs |= {"terramind_nodata": 255, "long_name": "class"} | ({"flag_colors": colors} if colors else {})
+    codes = array(np.array([[0, 2], [255, 2]], "uint8"), "segmentation").assign_attrs(attrs)
+    ax = plot(codes)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["land", "cloud"]
+    image = ax.get_images()[0]
+    shown = image.cmap(image.norm(image.get_array()))
+    if colors:
+        np.testing.assert_allclose(shown[0, 1, :3], to_rgb("#708090"), atol=1e-6)
+    assert image.get_array().mask.tolist() == [[False, False], [True, False]]
+    assert ax.get_title() == "class"
+    with pytest.raises(OptionError, match="cannot tell the modality"):
+        plot(codes.assign_attrs(flag_values=np.array([1, 2, 4])))

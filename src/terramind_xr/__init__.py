@@ -16,6 +16,7 @@ from terramind_xr.api.embed import embed
 from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
+from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import Check, Report, validate
 from terramind_xr.engine.store import to_zarr
@@ -56,6 +57,7 @@ __all__ = [
     "plot",
     "reconstruct",
     "seam_index",
+    "segment",
     "set_options",
     "stac_item",
     "synthetic",

@@ -15,6 +15,7 @@ from terramind_xr.api.embed import embed
 from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
+from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import validate
 from terramind_xr.engine import store
@@ -65,6 +66,7 @@ class TerramindAccessor:
     detokenize = _method(detokenize)
     reconstruct = _method(reconstruct)
     embed = _method(embed)
+    segment = _method(segment)
     plan = _method(plan)
     evaluate = _method(evaluate)
     to_zarr = _method(store.to_zarr)

@@ -13,6 +13,7 @@ import xarray as xr
 from terramind_xr.engine import Output
 from terramind_xr.grid import Grid
 from terramind_xr.model.execution import Execution
+from terramind_xr.model.finetuned import Finetuned
 from terramind_xr.model.recipe import Recipe
 
 
@@ -62,7 +63,7 @@ def label(
     return result
 
 
-def provenance(recipe: Recipe, execution: Execution, **more: Any) -> dict[str, Any]:
+def provenance(recipe: Recipe | Finetuned, execution: Execution, **more: Any) -> dict[str, Any]:
     """Attributes that say how a result was made: enough to make it again, flat, for netCDF and Zarr."""
     attrs: dict[str, Any] = {
         "terramind_model": recipe.name,

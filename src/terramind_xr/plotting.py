@@ -11,10 +11,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from terramind_xr.axis import Axis
-from terramind_xr.data.metadata import nodata_of
+from terramind_xr.data.metadata import nodata_of, number
 from terramind_xr.errors import OptionError
 from terramind_xr.evaluation import plot_scores
-from terramind_xr.facts import RESOLUTION, Modality, lulc_classes, modalities
+from terramind_xr.facts import RESOLUTION, LandCoverClass, Modality, lulc_classes, modalities
 from terramind_xr.grid import Grid
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ class _Picture:
 def plot(da: xr.DataArray | xr.Dataset, *, ax: Axes | None = None, **options: Any) -> Axes:
     """Draw a modality in the colours its users expect, or the scores of `evaluate`.
 
-    LULC comes in its class colours with a legend of the classes that occur, NDVI from -1 to 1,
-    Sentinel-2 in true colour, Sentinel-1 as VV in grey, DEM as heights over a hillshade. Pixels without
-    data stay blank. Of a large array only every n-th pixel is drawn, so that the picture has at most
-    1500 pixels a side. North is up.
+    LULC comes in its class colours with a legend of the classes that occur, as do other classes that
+    attributes name (a map of `segment`), NDVI from -1 to 1, Sentinel-2 in true colour, Sentinel-1 as VV in
+    grey, DEM as heights over a hillshade. Pixels without data stay blank. Of a large array only every n-th
+    pixel is drawn, so that the picture has at most 1500 pixels a side. North is up.
 
     A lazy array is computed whole all the same, since each of its blocks holds some of these pixels: for
     a result of `generate`, the model runs on the whole scene. Store it with `to_zarr` first and draw the
@@ -64,7 +64,9 @@ def plot(da: xr.DataArray | xr.Dataset, *, ax: Axes | None = None, **options: An
     da
         One modality, dims (y, x), or with one more dimension of named bands, in any order. Spatial dims
         may have any name that `generate` accepts. The attribute ``modality`` says which one it is, or else
-        the name of the array. Or the Dataset of `evaluate`, of which the confusion matrix is drawn.
+        the name of the array. Other classes are told by ``flag_values`` (0, 1, 2, …) and ``flag_meanings``,
+        and their colours by ``flag_colors`` where there are any. Or the Dataset of `evaluate`, of which the
+        confusion matrix is drawn.
     ax
         Where to draw; by default a new figure, which legend and labels fit into. Make a figure of your
         own with ``layout="compressed"``, so that they fit into it as well.
@@ -110,8 +112,8 @@ def plot(da: xr.DataArray | xr.Dataset, *, ax: Axes | None = None, **options: An
         ax = plt.subplots(layout="compressed")[1]
     if picture.values.ndim == 3:
         _draw_true_colour(ax, picture, options)
-    elif modality.name == "LULC" and "lulc_class" not in layer.coords:
-        _draw_classes(ax, picture, options)
+    elif classes := _classes_of(layer, modality):
+        _draw_classes(ax, picture, classes, options)
     else:
         label = _layer_label(layer, modality)
         _draw_continuous(ax, picture, modality, label, options)
@@ -134,10 +136,37 @@ def _modality_of(da: xr.DataArray) -> Modality:
     for name in (da.attrs.get("modality"), da.name):
         if name in known:
             return modalities[name]
+    flags = _flags(da)
+    if flags:
+        title = str(da.attrs.get("long_name", da.name))
+        nodata = number(da.attrs.get("terramind_nodata"))
+        return Modality(str(da.name), title, (), "1", (0, len(flags) - 1), (), (), nodata=nodata)
     raise OptionError(
         f"plot cannot tell the modality of {da.name!r}: neither its name nor attrs['modality'] is one of "
         f"{', '.join(known)}. Say which it is, as in da.rename('NDVI'), or draw any array by da.plot()."
     )
+
+
+def _classes_of(layer: xr.DataArray, modality: Modality) -> tuple[LandCoverClass, ...]:
+    """Classes whose codes a layer holds; none where it holds other numbers."""
+    if modality.name == "LULC":
+        return () if "lulc_class" in layer.coords else lulc_classes
+    return () if modality.name in modalities else _flags(layer)
+
+
+def _flags(da: xr.DataArray) -> tuple[LandCoverClass, ...]:
+    """Classes that CF flags name, where their codes are 0, 1, 2, …; none otherwise."""
+    names = str(da.attrs.get("flag_meanings", "")).split()
+    if not names or not np.array_equal(da.attrs.get("flag_values", ()), np.arange(len(names))):
+        return ()
+    colors = str(da.attrs.get("flag_colors", "")).split()
+    if len(colors) != len(names):
+        from matplotlib import colormaps
+        from matplotlib.colors import to_hex
+
+        palette = colormaps["tab10" if len(names) <= 10 else "tab20"]
+        colors = [to_hex(palette(code % palette.N)) for code in range(len(names))]
+    return tuple(map(LandCoverClass, range(len(names)), names, colors))
 
 
 def _checked_grid(da: xr.DataArray) -> Grid:
@@ -189,7 +218,7 @@ def _compute(layer: xr.DataArray, modality: Modality, grid: Grid) -> _Picture:
     step = math.ceil(max(grid.shape) / LARGEST_SIDE)
     thinned = layer.isel(dict.fromkeys(grid.dims, slice(None, None, step)))
     values = thinned.values.astype(np.float32)
-    if modality.name == "LULC" and "lulc_class" not in layer.coords:
+    if _classes_of(layer, modality):
         _refuse_fractions(values, layer.name)
     declared = nodata_of(layer)
     fill = modality.nodata if declared is None else declared
@@ -212,7 +241,7 @@ def _refuse_fractions(values: NDArray[np.float32], name: Any) -> None:
     fractions = values[np.isfinite(values) & (values != np.rint(values))]
     if fractions.size:
         raise OptionError(
-            f"plot: {name!r} holds {fractions[0]:g}, which is no class of land cover; codes were averaged or "
+            f"plot: {name!r} holds {fractions[0]:g}, which is no class; codes were averaged or "
             "interpolated. Draw it by da.plot(); to coarsen classes, take every n-th pixel, "
             "da.isel(y=slice(None, None, 4), x=slice(None, None, 4)), or the means of probabilities=True."
         )
@@ -237,15 +266,17 @@ def _imshow(ax: Axes, picture: _Picture, values: NDArray[Any], **options: Any) -
     return ax.imshow(values, **{"extent": picture.extent, "origin": "upper", "aspect": "equal", **options})
 
 
-def _draw_classes(ax: Axes, picture: _Picture, options: dict[str, Any]) -> None:
+def _draw_classes(
+    ax: Axes, picture: _Picture, classes: tuple[LandCoverClass, ...], options: dict[str, Any]
+) -> None:
     """Class colours, with a legend of the classes that occur."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
     shown = {
-        "cmap": ListedColormap([cover.color for cover in lulc_classes]),
+        "cmap": ListedColormap([cover.color for cover in classes]),
         "vmin": -0.5,
-        "vmax": len(lulc_classes) - 0.5,
+        "vmax": len(classes) - 0.5,
         # The default would average the codes of neighbours when it draws fewer pixels than there are.
         "interpolation": "nearest",
     }
@@ -253,7 +284,7 @@ def _draw_classes(ax: Axes, picture: _Picture, options: dict[str, Any]) -> None:
     occurring = np.unique(picture.values[np.isfinite(picture.values)])
     handles = [
         Patch(facecolor=cover.color, edgecolor="0.5", linewidth=0.5, label=cover.name.replace("_", " "))
-        for cover in lulc_classes
+        for cover in classes
         if cover.code in occurring
     ]
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, frameon=False)

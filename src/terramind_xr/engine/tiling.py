@@ -278,7 +278,15 @@ class Tiling:
     phases: tuple[tuple[int, int], ...] = ((0, 0),)
 
     @classmethod
-    def of(cls, shape: tuple[int, int], *, overlap: int = 32, block: int = 4, shifts: int = 1) -> Tiling:
+    def of(
+        cls,
+        shape: tuple[int, int],
+        *,
+        overlap: int = 32,
+        block: int = 4,
+        shifts: int = 1,
+        tile: int = TILE,
+    ) -> Tiling:
         """Tiling of a scene of `shape` (rows, columns), with 1, 2 or 4 passes over it.
 
         The second pass starts half a patch further on both axes; four passes are those of all four
@@ -289,7 +297,8 @@ class Tiling:
         whole = isinstance(shifts, int | np.integer) and not isinstance(shifts, bool)
         if not whole or shifts not in every:
             raise OptionError(f"shifts={shifts!r} cannot be used: expected 1, 2 or 4 passes.")
-        axes = [AxisTiling(size, overlap, block, shifts=(0,) if shifts == 1 else (0, half)) for size in shape]
+        starts = (0,) if shifts == 1 else (0, half)
+        axes = [AxisTiling(size, overlap, block, tile, shifts=starts) for size in shape]
         phases = tuple((y, x) for y, x in every[shifts] if y in axes[0].passes and x in axes[1].passes)
         return cls(axes[0], axes[1], phases)
 

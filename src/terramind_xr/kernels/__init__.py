@@ -7,6 +7,7 @@ frozen values that hold no weights, so that dask can name, pickle and compare ta
 from terramind_xr.kernels.embed import EmbedKernel
 from terramind_xr.kernels.generate import GenerateKernel
 from terramind_xr.kernels.reading import KernelInput, TokenInput
+from terramind_xr.kernels.segment import SegmentKernel
 from terramind_xr.kernels.tokens import DetokenizeKernel, TokenizeKernel
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EmbedKernel",
     "GenerateKernel",
     "KernelInput",
+    "SegmentKernel",
     "TokenInput",
     "TokenizeKernel",
 ]

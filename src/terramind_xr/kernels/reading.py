@@ -70,8 +70,8 @@ class KernelInput:
             valid &= (raw != self.nodata).all(axis=0)
         return values, valid
 
-    def layer(self, regions: Iterator[NDArray[Any]]) -> Layer:
-        """Standardised values from the next regions, 0 (the band's mean) where not valid."""
+    def pixels(self, regions: Iterator[NDArray[Any]]) -> tuple[NDArray[np.float32], Mask]:
+        """Checked values in model units from the next regions, and where they may be used."""
         raw = next(regions)
         values, valid = self.read(raw, next(regions) if self.offset is None else None)
         hidden = next(regions)[0].astype(bool) if self.masked else None
@@ -79,6 +79,11 @@ class KernelInput:
             valid &= ~hidden
         if self.check:  # what a mask hides may be anything
             check_values(self.name, raw, valid, self.conversion, self.variables, hidden)
+        return values, valid
+
+    def layer(self, regions: Iterator[NDArray[Any]]) -> Layer:
+        """Standardised values from the next regions, 0 (the band's mean) where not valid."""
+        values, valid = self.pixels(regions)
         values = standardize(modalities[self.name], values)
         if not valid.all():
             values[:, ~valid] = 0

@@ -10,21 +10,24 @@ from terramind_xr.facts import Modality
 
 def standardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Values (band, …) minus the pre-training mean, over the standard deviation, float32."""
-    mean, std = _statistics(modality, values.ndim - 1)
-    result = values - mean
-    result /= std
+    return standardize_by(modality.mean, modality.std, values)
+
+
+def standardize_by(
+    mean: tuple[float, ...], std: tuple[float, ...], values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Values (band, …) minus a mean, over a standard deviation, float32."""
+    means, stds = _shaped(mean, values.ndim - 1), _shaped(std, values.ndim - 1)
+    result = values - means
+    result /= stds
     return result
 
 
 def destandardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Inverse of `standardize`."""
-    mean, std = _statistics(modality, values.ndim - 1)
+    mean, std = (_shaped(each, values.ndim - 1) for each in (modality.mean, modality.std))
     return values * std + mean
 
 
-def _statistics(modality: Modality, trailing: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    shape = (-1, *(1,) * trailing)
-    return (
-        np.asarray(modality.mean, np.float32).reshape(shape),
-        np.asarray(modality.std, np.float32).reshape(shape),
-    )
+def _shaped(numbers: tuple[float, ...], trailing: int) -> NDArray[np.float32]:
+    return np.asarray(numbers, np.float32).reshape(-1, *(1,) * trailing)

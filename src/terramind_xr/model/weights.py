@@ -90,7 +90,7 @@ def _load_sampler(name: str, file: WeightsFile, device: str) -> Any:
     known = tuple(f"{kind}.{key}." for kind in _EMBEDDINGS for key in MODALITY_INFO)
     _warn_of_unknown(state, model, file, known)
     fitting = {key: value for key, value in state.items() if key in model.state_dict()}
-    return GenerationSampler(_fill(model, file, fitting)).to(device)
+    return GenerationSampler(fill(model, file, fitting)).to(device)
 
 
 def _warn_of_unknown(state: Mapping[str, Any], model: Any, file: WeightsFile, known: tuple[str, ...]) -> None:
@@ -119,7 +119,7 @@ def _load_tokenizer(name: str, file: WeightsFile, modality: str, device: str) ->
 
             build = getattr(tokenizer_register, f"terramind_v1_tokenizer_{modality.lower()}")
             model = build(pretrained=False)
-    return _fill(model, file, state).to(device)
+    return fill(model, file, state).to(device)
 
 
 def _completed(model: Any, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _fill(model: Any, file: WeightsFile, state: Mapping[str, Any]) -> Any:
+def fill(model: Any, file: WeightsFile, state: Mapping[str, Any]) -> Any:
     """Put the weights of a file into a model: all of them, and no others."""
     expected = model.state_dict()
     extra = sorted(key for key in state if key not in expected)

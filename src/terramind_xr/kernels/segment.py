@@ -1,0 +1,138 @@
+"""The kernel of `segment`: what a fine-tuned model says of each pixel, and how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramind_xr.engine import Field, Layer, Output
+from terramind_xr.kernels.reading import KernelInput, Mask
+from terramind_xr.model.execution import Execution
+from terramind_xr.model.finetuned import Finetuned
+from terramind_xr.model.scaling import standardize_by
+from terramind_xr.model.segmentation import predict
+from terramind_xr.model.trained_inputs import TrainedInput
+
+UNCERTAINTIES = ("entropy", "margin", "least_confidence")
+_LONG_NAMES = {
+    "entropy": "entropy of the class probabilities, over that of equal ones",
+    "margin": "1 minus the difference of the two largest class probabilities",
+    "least_confidence": "1 minus the largest class probability",
+}
+
+
+@dataclass(frozen=True)
+class SegmentKernel:
+    """Run a fine-tuned model tile by tile; see `terramind_xr.segment`.
+
+    Parameters
+    ----------
+    model
+        Which one.
+    inputs
+        How its inputs are read, in its order.
+    wanted
+        What is made of its predictions: ``"classes"``, ``"probabilities"`` or ``"values"``, and
+        uncertainties.
+    execution
+        Where the model runs.
+    """
+
+    model: Finetuned
+    inputs: tuple[KernelInput, ...]
+    wanted: tuple[str, ...]
+    execution: Execution
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Class probabilities, or the variables of a regression."""
+        return (Field(self.model.channels),)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """One for each thing wanted, all from the one field."""
+        return tuple(_output(name, self.model) for name in self.wanted)
+
+    def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
+        """Inputs standardised as in the training, 0 (the band's mean) where not valid."""
+        queue = iter(regions)
+        pairs = zip(self.inputs, self.model.inputs, strict=True)
+        return [_layer(each.pixels(queue), trained) for each, trained in pairs]
+
+    def run(
+        self, values: list[NDArray[np.float32]], valid: list[Mask], places: NDArray[np.int64]
+    ) -> list[NDArray[np.float32]]:
+        """Predictions (tile, channel, y, x) of a batch."""
+        pixels = {each.name: array for each, array in zip(self.inputs, values, strict=True)}
+        return [predict(self.model, pixels, self.execution)]
+
+    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
+        """Codes, or numbers; the value for no data, or NaN, where no input is valid."""
+        name = self.wanted[index]
+        if name == "classes":
+            dtype, nodata = _codes(self.model)
+            return np.where(valid, merged.argmax(axis=0), nodata).astype(dtype)
+        if name in UNCERTAINTIES:
+            return np.where(valid, uncertainty(name, merged), np.nan).astype(np.float32)
+        result = np.where(valid, merged, np.nan).astype(np.float32)
+        return result[0] if name == "values" and len(result) == 1 else result
+
+
+def uncertainty(kind: str, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How unsure class probabilities (class, …) are, from 0 to 1, as sits defines it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sure, even = [1.0, 0.0], [0.5, 0.5]
+    >>> both = np.array([sure, even]).T
+    >>> [uncertainty(kind, both).tolist() for kind in ("entropy", "margin", "least_confidence")]
+    [[0.0, 1.0], [0.0, 1.0], [0.0, 0.5]]
+    """
+    if kind == "entropy":
+        logs = np.log(probabilities, where=probabilities > 0, out=np.zeros_like(probabilities))
+        entropy: NDArray[np.float64] = np.abs(probabilities * logs).sum(axis=0) / np.log(len(probabilities))
+        return entropy
+    second, first = np.sort(probabilities, axis=0)[-2:]
+    result: NDArray[np.float64] = 1 - (first - second) if kind == "margin" else 1 - first
+    return result
+
+
+def _layer(pixels: tuple[NDArray[np.float32], Mask], trained: TrainedInput) -> Layer:
+    values, valid = pixels
+    values = standardize_by(trained.mean, trained.std, values[list(trained.bands)])
+    if not valid.all():
+        values[:, ~valid] = 0
+    return Layer(values, valid)
+
+
+def _codes(model: Finetuned) -> tuple[str, int]:
+    """Type of codes, and its largest value, which stands for no data."""
+    return ("uint8", 255) if model.channels <= 255 else ("uint16", 65535)
+
+
+def _output(name: str, model: Finetuned) -> Output:
+    if name == "classes":
+        dtype, nodata = _codes(model)
+        attrs = {
+            "long_name": "class",
+            "flag_values": np.arange(model.channels, dtype=dtype),
+            "flag_meanings": " ".join(model.class_names),
+            "flag_colors": " ".join(model.class_colors) or None,
+            "terramind_nodata": nodata,
+        }
+        return Output("segmentation", 0, (), dtype, attrs=attrs, nodata=nodata)
+    if name in UNCERTAINTIES:
+        return Output(name, 0, (), "float32", attrs={"long_name": _LONG_NAMES[name], "units": "1"})
+    if name == "probabilities":
+        attrs = {"long_name": "probability of each class", "units": "1"}
+        coords = {"category": list(model.class_names)}
+        return Output("segmentation", 0, (model.channels,), "float32", ("category",), coords, attrs)
+    attrs = {"long_name": "value of the regression"}
+    if model.channels == 1:
+        return Output("regression", 0, (), "float32", attrs=attrs)
+    numbers = {"variable": [f"variable_{number}" for number in range(model.channels)]}
+    return Output("regression", 0, (model.channels,), "float32", ("variable",), numbers, attrs)
