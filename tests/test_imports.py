@@ -16,7 +16,7 @@ import terramind_xr
 ORDER = (
     "errors", "options", "facts", "crs", "axis", "grid", "data", "noise", "model", "engine", "kernels",
     "scene", "token_raster", "plans", "seams", "label", "evaluation", "plotting", "synthetic", "io",
-    "api", "accessor", "__init__",
+    "finetune", "api", "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})
 GRAPHS = frozenset({"dask", "distributed"})
