@@ -111,9 +111,8 @@ def write(array: xr.DataArray, like: xr.DataArray, path: Path) -> None:
     """One GeoTIFF at the place of `like`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     placed = array.drop_attrs().assign_coords({axis: like[axis] for axis in ("y", "x")})
-    names = array.coords.get(array.dims[0]) if array.ndim == 3 else None
-    if names is not None:
-        placed.attrs["long_name"] = [str(name) for name in names.values]
+    if array.ndim == 3 and array.dims[0] in array.coords:
+        placed.attrs["long_name"] = list(array[array.dims[0]].values)  # descriptions of the bands
     placed.rio.write_crs(like.rio.crs).rio.to_raster(path, compress="deflate")
 
 
