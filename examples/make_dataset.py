@@ -33,7 +33,7 @@ Chip = dict[str, xr.DataArray]
 
 def world(seed: int, row: int, column: int, modalities: tuple[str, ...], time: Any = None) -> xr.Dataset:
     """One chip of the world, computed."""
-    scene = terramind_xr.synthetic.scene(WORLD * TILE, seed, modalities, chunks=TILE, time=time)
+    scene = terramind_xr.synthetic.scene(WORLD * TILE, seed, modalities, chunks=10 * TILE, time=time)
     part = {axis: slice(at * TILE, (at + 1) * TILE) for axis, at in (("y", row), ("x", column))}
     return scene.isel(part).compute()
 

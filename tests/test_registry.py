@@ -142,9 +142,13 @@ def test_a_second_call_and_another_batch_think_the_same(registered, tiles, one_t
 
 def test_bands_are_picked_from_the_weights_by_any_name(registered, tiles):
     import torch
+    from terratorch.datasets import HLSBands
 
     picked = registered.build(
-        "terramind_xr_demo", pretrained=True, modalities=["S2L1C"], bands={"S2L1C": ["B12", "RED", "blue"]}
+        "terramind_xr_demo",
+        pretrained=True,
+        modalities=["S2L1C"],
+        bands={"S2L1C": ["B12", HLSBands.RED, "blue"]},
     )
     whole = registered.build("terramind_xr_demo", pretrained=True, modalities=["S2L1C"])
     pixels = _tensors(tiles)["S2L1C"]

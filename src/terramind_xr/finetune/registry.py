@@ -220,8 +220,9 @@ def _known_bands(bands: Mapping[str, Sequence[str]], keys: Mapping[str, str]) ->
                 f"{', '.join(name for name, key in keys.items() if key in named)}."
             )
         table = named[keys[modality]].bands
-        found = [next((band for band in table if str(name).lower() in band.names), None) for name in names]
-        unknown = [repr(name) for name, band in zip(names, found, strict=True) if band is None]
+        said = [str(getattr(name, "value", name)) for name in names]  # terratorch may give members of an enum
+        found = [next((band for band in table if name.lower() in band.names), None) for name in said]
+        unknown = [repr(name) for name, band in zip(said, found, strict=True) if band is None]
         if unknown:
             raise OptionError(
                 f"bands: found {', '.join(unknown)} in {modality}, expected names of its bands: "
