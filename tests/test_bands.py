@@ -283,7 +283,7 @@ def test_the_closest_name_is_suggested():
             lookup(wrong)
 
 
-def test_coordinates_are_no_input_yet():
+def test_coordinates_are_not_looked_for_among_the_variables():
     with pytest.raises(OptionError, match="Coordinates"):
         find_inputs(plain("S2L2A").to_dataset(), ["Coordinates"])
 

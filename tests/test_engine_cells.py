@@ -9,7 +9,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from terramind_xr.engine import Field, Layer, Output, Source, Tiling, map_tiles
@@ -237,3 +237,58 @@ def test_the_number_of_passes_at_a_pixel():
 def test_other_numbers_of_passes_are_refused(shifts):
     with pytest.raises(OptionError, match="shifts="):
         Tiling.of((300, 300), shifts=shifts)
+
+
+@dataclass(frozen=True)
+class OneATile:
+    """The mean of a tile, beside its pixels."""
+
+    alone: bool = False
+
+    @property
+    def fields(self):
+        mean = Field(2, merge="tile")
+        return (mean,) if self.alone else (Field(1), mean)
+
+    @property
+    def outputs(self):
+        mean = Output("mean", len(self.fields) - 1, (2,), "float32")
+        return (mean,) if self.alone else (Output("pixels", 0, (), "float32"), mean)
+
+    def load(self, regions):
+        return [Layer(np.nan_to_num(regions[0]), ~np.isnan(regions[0]).any(axis=0))]
+
+    def run(self, values, valid, places):
+        mean = values[0].mean(axis=(1, 2, 3))[:, None, None, None]
+        both = np.concatenate([mean, places[:, :1, None, None] + mean * 0], axis=1)
+        return [both] if self.alone else [values[0], both]
+
+    def finish(self, index, merged, valid):
+        if merged.shape[0] == 2:
+            return np.where(valid, merged, HOLE).astype(np.float32)
+        return np.where(valid, merged[0], HOLE).astype(np.float32)
+
+
+@settings(max_examples=40)
+@given(SHAPES, OVERLAPS, st.integers(1, 3), st.sampled_from((1, 2)), st.booleans(), st.integers(50, 400))
+@example((500, 400), 32, 2, 2, False, 300)
+def test_a_value_of_each_tile_belongs_to_that_tile(shape, overlap, block, shifts, alone, chunk):
+    scene = np.random.default_rng(0).integers(0, 9, (1, *shape)).astype(np.float32)
+    scene[:, : shape[0] // 2, : shape[1] // 2] = np.nan
+    tiling = Tiling.of(shape, overlap=overlap, block=block, shifts=shifts)
+    source = da.from_array(scene, chunks=(1, chunk, chunk))
+    found = map_tiles([Source(source)], OneATile(alone), tiling, batch_size=3)[-1]
+    padded = np.pad(
+        scene,
+        ((0, 0), *((0, axis.padded - axis.size) for axis in (tiling.y, tiling.x))),
+        mode="reflect",
+    )
+    expected = np.full((2, len(tiling.y.starts), len(tiling.x.starts)), HOLE, np.float32)
+    for i, y in enumerate(tiling.y.starts):
+        for j, x in enumerate(tiling.x.starts):
+            tile = padded[:, y : y + 224, x : x + 224]
+            if not np.isnan(tile).all():
+                expected[:, i, j] = np.nan_to_num(tile).mean(), y
+    assert found.shape == expected.shape
+    assert sum(found.chunks[1]) == len(tiling.y.starts)
+    np.testing.assert_array_equal(found.compute(scheduler="sync"), expected)

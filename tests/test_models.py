@@ -153,8 +153,9 @@ def test_what_a_model_reads_and_writes_is_known_without_weights(released, monkey
     monkeypatch.setattr(files, "_content_sha256", None)
     everything = {"S2L2A", "S2L1C", "RGB", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI"}
     for model in ("demo", "terramind_v1_base", released, describe("terramind_v1_large")):
-        assert readable(model) == everything
-        assert writable(model) == everything - {"S2L1C", "RGB"}
+        known = everything if model == "demo" else {*everything, "Coordinates"}
+        assert readable(model) == known
+        assert writable(model) == known - {"S2L1C", "RGB"}
     with pytest.raises(OptionError, match="There is no model"):
         readable("terramind_v1_huge")
 

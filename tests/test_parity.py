@@ -207,6 +207,104 @@ def test_the_demo_equals_upstreams_loop_and_decoder():
     assert ours["NDVI"].shape == (BATCH, 1, 224, 224)
 
 
+SIX = ("S2L2A", "S1GRD", "S1RTC", "DEM", "LULC", "NDVI")
+COMBINATIONS = {  # inputs in pixels, maps that are tokenized among them; and in tokens
+    "optical": (("S2L2A",), ()),
+    "radar and relief": (("S1GRD", "DEM"), ()),
+    "maps": (("LULC", "NDVI"), ()),
+    "tokens": (("S1GRD",), ("DEM", "NDVI")),
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Two tiles of each modality, in its own units: (tile, band, y, x)."""
+    import terramind_xr
+
+    ds = terramind_xr.synthetic.scene((224, 448), seed=4, modalities=SIX)
+    values = {name: np.asarray(ds[name], np.float32).reshape(-1, 224, 448) for name in SIX}
+    return {name: np.stack([each[..., :224], each[..., 224:]]) for name, each in values.items()}
+
+
+def tokenizers_of(recipe):
+    return {modalities[name].token_key: weights.tokenizer(recipe, name, "cpu") for name in SIX}
+
+
+def given(recipe, world, combination):
+    """Our batch of a combination, and what upstream's sampler takes for it, made by upstream's tokenizers."""
+    import torch
+
+    in_pixels, in_tokens = COMBINATIONS[combination]
+    pixels = {name: standardized(name, world[name]) for name in in_pixels}
+    tokenizers, theirs, tokens = tokenizers_of(recipe), {}, {}
+    for name in (*in_pixels, *in_tokens):
+        key, tensor = modalities[name].raw_key, torch.from_numpy(standardized(name, world[name]))
+        if key is None or name in in_tokens:
+            key = modalities[name].token_key
+            tensor = tokenizers[key].encode(tensor)[-1].flatten(1)
+        if name in in_tokens:
+            tokens[name] = tensor.reshape(BATCH, 14, 14).numpy()
+        theirs[key] = {"tensor": tensor, "input_mask": torch.zeros((BATCH, 196), dtype=torch.bool)}
+    return seen(pixels, tokens), theirs
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_every_output_from_every_kind_of_input_equals_upstreams(world, combination):
+    """Logits and greedy tokens, with the demo's weights."""
+    import torch
+
+    recipe = find("demo", SIX)
+    sampler = weights.sampler(recipe, (), (), "cpu")
+    for name in SIX:
+        key = modalities[name].token_key
+        with torch.inference_mode():
+            batch, conditions = given(recipe, world, combination)
+            if key in conditions:
+                continue
+            conditions[key] = {
+                "tensor": torch.zeros((BATCH, 196), dtype=torch.int64),
+                "input_mask": torch.ones((BATCH, 196), dtype=torch.bool),
+                "target_mask": torch.zeros((BATCH, 196), dtype=torch.bool),
+            }
+            found, order = sampler.forward_enc_dec_roar_batched(conditions, key, 196, seed=0)
+            expected = torch.empty_like(found).scatter_(1, order[..., None].expand_as(found), found)
+            known = encode(recipe, batch, "cpu")
+            hidden = Target.hidden(name, (BATCH, 14, 14))
+            drawn = drawing.draw(recipe, known, hidden, PLACES, Sampling(), "cpu")
+        torch.testing.assert_close(drawn.logits.flatten(1, 2), expected, rtol=1e-4, atol=1e-4)
+        assert torch.equal(drawn.tokens.flatten(1), expected.argmax(dim=-1)), name
+        assert len(expected.argmax(dim=-1).unique()) > 1
+
+
+@pytest.mark.parametrize("outputs", [("DEM", "LULC", "S1RTC"), ("S1RTC", "S2L2A", "DEM")])
+@pytest.mark.parametrize("combination", ["optical", "radar and relief", "maps"])
+def test_outputs_follow_each_other_as_in_upstreams_generation(world, combination, outputs, monkeypatch):
+    """Its whole forward, from raw numbers to pixels, around the demo's networks."""
+    import torch
+
+    names, _ = COMBINATIONS[combination]
+    outputs = tuple(name for name in outputs if name not in names)
+    recipe = find("demo", SIX)
+    sampler = weights.sampler(recipe, (), (), "cpu")
+    theirs = upstream.wrap_upstream(sampler, tokenizers_of(recipe), list(names), list(outputs))
+    found, own = {}, sampler.generate
+    monkeypatch.setattr(
+        sampler, "generate", lambda *given, **options: found.update(own(*given, **options)) or found
+    )
+    with torch.inference_mode():
+        pixels = theirs(tensors(world, names))
+    batch, _ = given(recipe, world, combination)
+    with session(Execution()) as device:
+        ours = chain.generate_tokens(recipe, batch, outputs, Sampling(), device)
+        backwards = chain.generate_tokens(recipe, batch, outputs[::-1], Sampling(), device)
+    for name in outputs:
+        assert torch.equal(ours[name].flatten(1), found[modalities[name].token_key]["tensor"]), name
+    assert any((ours[name] != backwards[name]).any() for name in outputs)
+    if "LULC" in outputs:
+        shares = generate(recipe, batch, outputs, diffusion_steps=1)["LULC"]
+        np.testing.assert_allclose(shares, pixels["LULC"].softmax(dim=1).numpy(), atol=1e-6)
+
+
 def test_hidden_patches_change_nothing_in_the_others(released, raw):
     """What lies in patches that the encoder may not see has no influence, alone or in a batch."""
     recipe = find(released, ["LULC"])

@@ -65,6 +65,39 @@ def build_upstream(folder: Path, inputs: list[str], outputs: list[str], size: st
     return model.eval()
 
 
+def wrap_upstream(sampler, tokenizers, inputs: list[str], outputs: list[str]):
+    """terratorch's own generation model around a sampler and tokenizers of other sizes than its presets."""
+    import torch
+    from terratorch.models.backbones.terramind.model import terramind_generation as generation
+    from terratorch.models.backbones.terramind.model import terramind_register as register
+
+    info, model = (
+        generation.MODALITY_INFO,
+        generation.TerraMindGeneration.__new__(generation.TerraMindGeneration),
+    )
+    torch.nn.Module.__init__(model)
+    size = {"img_size": 224, "dim": 8, "patch_size": 16}
+    _, read = generation.build_modality_embeddings(info, inputs, cond_modalities=outputs[:-1], **size)
+    _, written = generation.build_output_modality_embeddings(info, outputs, **size)
+    model.modalities, model.mod_name_mapping = list(read), written | read
+    model.output_modalities = list(written.values())
+    model.output_mod_name_mapping = {key: name for name, key in written.items()}
+    model.sampler, model.tokenizer = sampler, torch.nn.ModuleDict(tokenizers)
+    model.encoder_embeddings = sampler.model.encoder_embeddings
+    model.decoder_embeddings = sampler.model.decoder_embeddings
+    model.image_modalities, model.output_image_modalities = (
+        list(model.encoder_embeddings),
+        list(written.values()),
+    )
+    model.top_p, model.top_k, model.temps, model.timesteps, model.decoding_steps = 0.8, 0, 0.0, 1, 1
+    model.standardize = True
+    model.pretraining_mean, model.pretraining_std = (
+        {key: torch.tensor(value, dtype=torch.float32)[None, :, None, None] for key, value in table.items()}
+        for table in (register.v1_pretraining_mean, register.v1_pretraining_std)
+    )
+    return model.eval()
+
+
 def generated_tokens(sampler, pixels, outputs, steps=1):
     """Tokens by upstream's own loop, driven as ``TerraMindGeneration.forward`` does, at temperature 0."""
     import torch

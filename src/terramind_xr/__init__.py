@@ -5,11 +5,14 @@
 >>> lulc = scene.terramind.generate("LULC", model="demo")
 """
 
+import importlib as _importlib
 from importlib.metadata import version as _version
+from typing import Any as _Any
 
 from terramind_xr import accessor as accessor
 from terramind_xr import synthetic
 from terramind_xr.api.detokenize import detokenize
+from terramind_xr.api.embed import embed
 from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
@@ -25,6 +28,7 @@ from terramind_xr.options import set_options
 from terramind_xr.plans import Plan
 from terramind_xr.plotting import plot
 from terramind_xr.seams import Seams, seam_index
+from terramind_xr.stac import stac_item
 
 __version__ = _version("terramind_xr")
 
@@ -40,7 +44,9 @@ __all__ = [
     "WeightsError",
     "__version__",
     "detokenize",
+    "embed",
     "evaluate",
+    "finetune",
     "generate",
     "lulc_classes",
     "modalities",
@@ -51,11 +57,19 @@ __all__ = [
     "reconstruct",
     "seam_index",
     "set_options",
+    "stac_item",
     "synthetic",
     "to_zarr",
     "tokenize",
     "validate",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """Import `finetune` when it is asked for: it needs torch and Lightning, which are slow to import."""
+    if name == "finetune":
+        return _importlib.import_module("terramind_xr.finetune")
+    raise AttributeError(f"module 'terramind_xr' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

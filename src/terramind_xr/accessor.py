@@ -11,6 +11,7 @@ import xarray as xr
 
 from terramind_xr import plotting, seams
 from terramind_xr.api.detokenize import detokenize
+from terramind_xr.api.embed import embed
 from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
@@ -63,6 +64,7 @@ class TerramindAccessor:
     tokenize = _method(tokenize)
     detokenize = _method(detokenize)
     reconstruct = _method(reconstruct)
+    embed = _method(embed)
     plan = _method(plan)
     evaluate = _method(evaluate)
     to_zarr = _method(store.to_zarr)

@@ -98,6 +98,19 @@ class Axis:
         centres = start + step * (np.arange(count) + 0.5)
         return Axis(self.dim, count, xr.Variable(self.dim, centres, attrs), step)
 
+    def tiles(self, dim: str, starts: tuple[int, ...], size: int, *, is_backwards: bool) -> Axis:
+        """Axis called `dim` of the centres of tiles of `size` pixels, as far as they lie within this one.
+
+        `starts` count from the other end where it runs backwards.
+        """
+        if self.step is None or self.edge is None:
+            return Axis(dim, len(starts))
+        middles = np.array([(start + min(start + size, self.size)) / 2 for start in starts])
+        if is_backwards:
+            middles = self.size - middles[::-1]
+        attrs = {} if self.coordinate is None else self.coordinate.attrs
+        return Axis(dim, len(starts), xr.Variable(dim, self.edge + self.step * middles, attrs))
+
     def pixels(self, size: int, count: int, *, is_backwards: bool) -> Axis:
         """Axis of `count` pixels of which `size` make a patch of this one: the inverse of `patches`."""
         if self.step is None or self.edge is None:

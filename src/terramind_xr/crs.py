@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 CRS_KEYS = ("epsg", "proj:code", "proj:epsg", "proj:wkt2")
 """Where STAC loaders leave the CRS: attributes or coordinates, scalar or one for each item."""
@@ -58,6 +59,12 @@ def distance(crs: str, x0: float, y0: float, x1: float, y1: float) -> float:
     geod, transformer = _geodesy(crs)
     (lon0, lon1), (lat0, lat1) = transformer.transform((x0, x1), (y0, y1), errcheck=True)
     return float(geod.inv(lon0, lat0, lon1, lat1)[2])
+
+
+def lonlat(crs: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Longitude and latitude on WGS 84, in degrees, of places of a CRS: (place, 2)."""
+    _, transformer = _geodesy(crs)
+    return np.stack(transformer.transform(x, y, errcheck=True), axis=-1)
 
 
 @lru_cache(maxsize=32)

@@ -11,7 +11,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from terramind_xr.data.labels import band_dim
-from terramind_xr.data.metadata import missing_value
+from terramind_xr.data.metadata import flagged_classes, missing_value
+from terramind_xr.data.placement import laid_on
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.grid import Grid
 
@@ -86,15 +87,8 @@ def _is_of_classes(data: xr.DataArray, classes: Mapping[int, str] | None) -> boo
 
 def _on_one_grid(prediction: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Both maps with the same dims in the same order, the truth turned to the prediction's orientation."""
-    grid, its = Grid.of(prediction), Grid.of(truth)
-    turned = set(grid.runs_backwards) ^ set(its.runs_backwards)
-    truth = truth.isel({dim: slice(None, None, -1) for dim in its.dims if dim in turned})
-    how = grid.same_as(Grid.of(truth))
-    if how is not None:
-        raise InputError(
-            f"truth: {truth.name!r} lies on another grid than {prediction.name!r}: {how}. Lay it there: "
-            "truth.rio.reproject_match(prediction) (nearest for classes)."
-        )
+    grid = Grid.of(prediction)
+    truth = laid_on(truth, grid, what="truth", whose="prediction")
     bands, its_bands = band_dim(prediction, grid.dims), band_dim(truth, grid.dims)
     if bands is not None and its_bands is not None and bands != its_bands:  # band and band_S1GRD
         truth = truth.rename({its_bands: bands})
@@ -179,7 +173,7 @@ def _count(
 
 def _classes_of(prediction: xr.DataArray, truth: xr.DataArray) -> dict[int, str]:
     """Names by code, from the attributes of either map, or else from the codes in memory."""
-    said = {str(each.name): found for each in (prediction, truth) if (found := _flags(each))}
+    said = {str(each.name): found for each in (prediction, truth) if (found := flagged_classes(each))}
     if len(said) == 2:
         (one, first), (other, second) = said.items()
         if first != second:
@@ -196,16 +190,6 @@ def _classes_of(prediction: xr.DataArray, truth: xr.DataArray) -> dict[int, str]
         )
     codes = [np.unique(each.values[_valid(each).values]) for each in (prediction, truth)]
     return {int(code): str(int(code)) for code in np.union1d(*codes)}
-
-
-def _flags(data: xr.DataArray) -> dict[int, str]:
-    """Classes by CF's flag attributes, without the one that means no data."""
-    if "flag_values" not in data.attrs:
-        return {}
-    codes = [int(value) for value in np.ravel(data.attrs["flag_values"])]
-    names = str(data.attrs.get("flag_meanings", "")).split() or list(map(str, codes))
-    nodata = missing_value(data)
-    return {code: name for code, name in zip(codes, names, strict=False) if code != nodata}
 
 
 def _scores(confusion: xr.DataArray, names: list[str]) -> xr.Dataset:

@@ -27,6 +27,9 @@ PATCH = 16
 TILE = 224
 """Side of the square tile the models were trained on, in pixels."""
 
+UNVERIFIED = "Coordinates were never tried with the released vocabulary"
+"""What results that read or generate Coordinates say of themselves: their vocabulary is a file on the hub."""
+
 RESOLUTION = 10.0
 """Ground sampling distance the models were trained on, in metres."""
 
@@ -309,6 +312,7 @@ _TABLE = (
         standard_name="normalized_difference_vegetation_index",
         limits=(-1, 1),
     ),
+    # Not verified: text of a vocabulary that is a file on the hub. One pair a tile, no raster.
     Modality(
         name="Coordinates",
         title="longitude and latitude of a tile",

@@ -206,6 +206,19 @@ class Grid:
             told = Affine(*(size * told.a, size * told.b, told.c), *(size * told.d, size * told.e, told.f))
         return replace(self, y=y, x=x, told=told)
 
+    def tiles(self, starts: tuple[tuple[int, ...], tuple[int, ...]], size: int) -> Grid:
+        """Grid of one cell for each tile of `size` pixels a side, dims ``tile_y`` and ``tile_x``.
+
+        Its coordinates are the centres of what the tiles hold of the grid. `starts` are their first rows and
+        columns, counted from the north-west corner; the cells lie in the grid's own orientation. They need
+        not be regular.
+        """
+        axes = [
+            axis.tiles(name, first, size, is_backwards=axis.dim in self.runs_backwards)
+            for axis, name, first in zip((self.y, self.x), ("tile_y", "tile_x"), starts, strict=True)
+        ]
+        return replace(self, y=axes[0], x=axes[1], told=None)
+
     def pixels(self, shape: tuple[int, int], size: int = PATCH) -> Grid:
         """Grid of `shape` pixels of which `size` a side make a patch of this one: the inverse of `patches`.
 

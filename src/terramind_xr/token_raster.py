@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -51,7 +52,12 @@ class TokenRaster:
 
     @classmethod
     def of(
-        cls, obj: xr.Dataset | xr.DataArray, name: str | None = None, shape: tuple[int, int] | None = None
+        cls,
+        obj: xr.Dataset | xr.DataArray,
+        name: str | None = None,
+        shape: tuple[int, int] | None = None,
+        *,
+        beside: Grid | None = None,
     ) -> TokenRaster:
         """Find and check a token raster by its metadata.
 
@@ -63,11 +69,13 @@ class TokenRaster:
             Its modality, where its attributes do not say it.
         shape
             Rows and columns of the scene in pixels, where its attributes do not say them.
+        beside
+            Pixels, north up and west left, whose patches these tokens must be; the dims take their names.
 
         Raises
         ------
         InputError
-            What is given is no token raster, or does not say what it is.
+            What is given is no token raster, does not say what it is, or lies elsewhere than `beside`.
         OptionError
             `name` or `shape` contradicts it.
         """
@@ -98,12 +106,25 @@ class TokenRaster:
         if not data.variable._in_memory and data.chunks is None:
             data = data.chunk("auto")
         upright = data.isel(dict.fromkeys(grid.runs_backwards, slice(None, None, -1)))
+        if beside is not None:
+            upright = _laid_on(upright, str(title), beside)
+            return cls(name, upright, data, grid, beside.shape)
         return cls(name, upright, data, grid, _shape(data, grid, shape))
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return str(self.like.name) if self.like.name is not None else f"{self.name}_tokens"
 
     @property
     def grid(self) -> Grid:
         """Where the pixels lie, in the user's orientation."""
         return self.patches.pixels(self.shape)
+
+    @property
+    def upright(self) -> Grid:
+        """Where the pixels lie, north up and west left."""
+        return Grid.of(self.data).pixels(self.shape)
 
     @property
     def extra(self) -> dict[str, xr.DataArray]:
@@ -116,25 +137,55 @@ class TokenRaster:
         return bool(dask.is_dask_collection(self.data.data))
 
     @property
+    def tokenizer(self) -> str | None:
+        """Digest of the tokenizer that made it; None where nothing says it."""
+        said = self.like.attrs.get(f"terramind_{self.name}_sha256")
+        return None if said is None else str(said)
+
+    @property
     def offset(self) -> float:
         """What Sentinel-2 numbers had beside when the tokens were made."""
         return 0.0 - float(self.like.attrs.get("boa_add_offset", 0.0))
 
     def check_tokenizer(self, recipe: Recipe) -> None:
         """Raise InputError for tokens of another tokenizer: their numbers mean something else."""
-        said, own = self.like.attrs.get(f"terramind_{self.name}_sha256"), recipe.digests[self.name]
-        if said is not None and said != own:
+        said, own = self.tokenizer, recipe.digests.get(self.name)
+        if said is not None and own is not None and said != own:
             by = self.like.attrs.get("terramind_model", "another model")
             raise InputError(
-                f"{self.like.name}: found tokens made by {by} (tokenizer {str(said)[:12]}…), expected those "
-                f"of {recipe.name} ({own[:12]}…). Decode them with the model that made them: model=…"
+                f"{self.title}: found tokens made by {by} (tokenizer {said[:12]}…), expected those "
+                f"of {recipe.name} ({own[:12]}…). Use the model that made them: model=…"
             )
 
-    def sources(self, tiling: Tiling) -> list[Source]:
-        """The array of the graph."""
-        data = self.data.transpose(*self.extra, *self.patches.dims)
+    def differs_along(self, extra: Mapping[str, xr.DataArray]) -> str | None:
+        """What is wrong with dims such as time, in words, beside other inputs that have `extra`."""
+        for dim, theirs in extra.items():
+            if dim in self.data.dims:
+                own = self.data[dim]
+                same = own.size == theirs.size and (dim in own.coords) == (dim in theirs.coords)
+                if same and (own.values == theirs.values).all():
+                    continue
+                found = f"{own.size} places along {dim!r}, not those of the other inputs"
+            elif dim in self.data.coords and theirs.size > 1:
+                found = f"one {dim}, {self.data[dim].values}, where other inputs have {theirs.size} of them"
+            else:
+                continue
+            return (
+                f"{self.title}: found {found}; expected the same {dim} in the same order, or none. Select "
+                f"them: tokens.sel({dim}=ds.{dim}), or where they hold for all: tokens.drop_vars({dim!r})."
+            )
+        return None
+
+    def source(self, extra: Sequence[str]) -> Source:
+        """The array of the graph, in a scene with these extra dims."""
+        own = [dim for dim in extra if dim in self.extra]
+        data = self.data.transpose(*own, *Grid.of(self.data).dims)
         array = data.data if self.is_lazy else da.from_array(data.values, chunks=-1)
-        return [Source(array[..., np.newaxis, :, :], tuple(range(len(self.extra))), cell=PATCH)]
+        return Source(array[..., np.newaxis, :, :], tuple(extra.index(dim) for dim in own), cell=PATCH)
+
+    def sources(self, tiling: Tiling) -> list[Source]:
+        """The one array of the graph of a scene that is nothing else."""
+        return [self.source(list(self.extra))]
 
     def as_given(self, array: Any) -> Any:
         """Result (…, y, x) in the orientation of the raster."""
@@ -163,7 +214,7 @@ def _only(obj: xr.Dataset | xr.DataArray) -> xr.DataArray:
     listed = ", ".join(map(str, obj.data_vars)) or "none"
     raise InputError(
         f"found {len(names)} token rasters among the variables {listed}, expected one. Give the variable: "
-        f"detokenize(ds[{(names or ['S2L2A_tokens'])[0]!r}])."
+        f"ds[{(names or ['S2L2A_tokens'])[0]!r}]."
     )
 
 
@@ -176,8 +227,8 @@ def _modality(data: xr.DataArray, name: str | None) -> str:
         )
     if name is not None and said is not None and name != said:
         raise OptionError(
-            f"modality={name!r} was given, but {data.name} holds tokens of {said}. Leave it out, or correct "
-            "the attribute terramind_tokens."
+            f"{name!r} was given, but {data.name} holds tokens of {said}. Call them {said}, or correct the "
+            "attribute terramind_tokens."
         )
     found = lookup(str(name if name is not None else said)).name
     if not modalities[found].codebook:
@@ -201,9 +252,38 @@ def _shape(data: xr.DataArray, grid: Grid, shape: tuple[int, int] | None) -> tup
     except (KeyError, ValueError):
         raise InputError(
             f"{data.name}: nothing says how many pixels the scene had (no attributes terramind_rows and "
-            f"terramind_columns). Say it: shape=(rows, columns), for whole patches "
-            f"shape={(PATCH * grid.shape[0], PATCH * grid.shape[1])}."
+            f"terramind_columns). Say it in these attributes, or to detokenize by shape=(rows, columns), for "
+            f"whole patches shape={(PATCH * grid.shape[0], PATCH * grid.shape[1])}."
         ) from None
     if tuple(math.ceil(side / PATCH) for side in said) == grid.shape:
         return said[0], said[1]
     return PATCH * grid.shape[0], PATCH * grid.shape[1]  # a crop
+
+
+def _laid_on(data: xr.DataArray, title: str, pixels: Grid) -> xr.DataArray:
+    """Tokens (…, y, x), north up, with the dims of the pixels that they stand for.
+
+    InputError where they lie elsewhere.
+    """
+    data = data.rename(
+        {old: new for old, new in zip(Grid.of(data).dims, pixels.dims, strict=True) if old != new}
+    )
+    grid = Grid.of(data)
+    expected = tuple(math.ceil(side / PATCH) for side in pixels.shape)
+    bare = [
+        dim for dim, axis in pixels.axes.items() if (axis.centres is None) != (grid.axes[dim].centres is None)
+    ]
+    if grid.shape != expected:
+        how: str | None = f"{grid.shape[0]} × {grid.shape[1]} patches against {expected[0]} × {expected[1]}"
+    elif bare:
+        how = f"only one of them has coordinates along {bare[0]!r}"
+    else:
+        how = grid.pixels(pixels.shape).same_as(pixels)
+    if how is not None:
+        raise InputError(
+            f"{title}: found tokens on another grid than the other inputs ({how}), expected the patches of "
+            f"{PATCH} pixels of {pixels.shape[0]} × {pixels.shape[1]} ones, counted from the north-west. "
+            "Tokenize the modality on the grid of the others, or cut both alike, at multiples of "
+            f"{PATCH} pixels."
+        )
+    return data

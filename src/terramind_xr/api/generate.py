@@ -14,27 +14,31 @@ from terramind_xr.api.options import (
     ModelName,
     check_batch_size,
     check_probabilities,
+    check_readable,
     chosen_model,
     execution,
+    without_coordinates,
 )
-from terramind_xr.data import Mask, Names, Offset, lookup
+from terramind_xr.data import Mask, Offset, lookup
 from terramind_xr.engine import Tiling
 from terramind_xr.errors import OptionError
-from terramind_xr.facts import modalities
-from terramind_xr.kernels import GenerateKernel
+from terramind_xr.facts import UNVERIFIED, modalities
+from terramind_xr.georeference import Georeference
+from terramind_xr.kernels import GenerateKernel, TokenInput
 from terramind_xr.label import provenance
 from terramind_xr.model.execution import Execution
-from terramind_xr.model.recipe import describe, find, readable, writable
+from terramind_xr.model.recipe import codebook, describe, find, readable_tokens, writable
 from terramind_xr.model.sampling import Decoding, Sampling
 from terramind_xr.options import Precision, get_options
 from terramind_xr.scene import Scene
+from terramind_xr.token_inputs import Inputs, named_inputs, part_inputs
 
 
 def generate(
     obj: xr.Dataset | xr.DataArray,
     outputs: str | Sequence[str],
     *,
-    inputs: Names = None,
+    inputs: Inputs = None,
     model: ModelName = None,
     seed: int = 0,
     offset: str | Offset = "auto",
@@ -65,12 +69,15 @@ def generate(
     obj
         Holds the input modalities on one grid of 10 m: a variable with a band dimension for each
         (``ds["S2L2A"]``), or a variable for each band (``ds["B02"]``). Further dimensions, such as time,
-        are carried through.
+        are carried through. Tokens, as `tokenize` gives them, are inputs as they are.
     outputs
-        One modality or several: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI. An earlier one conditions a later one.
+        One modality or several: S2L2A, S1GRD, S1RTC, DEM, LULC, NDVI, Coordinates (not verified). An earlier
+        one conditions a later one.
     inputs
         Modalities to use, or ``{"S2L2A": {"B02": "my_variable", …}}`` where names are ambiguous. By default
-        every pixel modality in the object; LULC and NDVI only when named.
+        every pixel modality in the object; LULC, NDVI and Coordinates only when named. ``{"DEM": tokens,
+        "S2L2A": None}`` takes the DEM from a token raster on the same scene, and S2L2A from the object.
+        Coordinates (not verified) follow from the CRS: each tile is told its centre.
     model
         Name from `models`, or a folder with the files; by default the option ``model``.
     seed
@@ -81,13 +88,14 @@ def generate(
         the S2L2A input, else of the S2L1C one; 0 where dates differ.
     mask
         True where pixels are not to be used, e.g. clouds: one array for all inputs, or one by input. It is
-        matched by its coordinates; a mask without time holds for every date.
+        matched by its coordinates; a mask without time holds for every date. Tokens take no mask: patches
+        that hold 65535 are not used.
     decoding
         ``"argmax"`` decodes the most probable (or drawn) tokens, as upstream; ``"expected"`` the mean over
         all tokens by their probability, which draws nothing and shows the patches less.
     shifts
         Passes over the scene whose predictions are averaged: 1, 2 or 4. The tiles of further passes start
-        half a patch further, so that patches show less; each takes the time of the first.
+        half a patch further, so that patches show less; each takes the time of the first. Not for tokens.
     decoding_steps
         Steps in which the tokens of an output are decoded; 1 for now.
     diffusion_steps
@@ -119,7 +127,8 @@ def generate(
     xarray.DataArray or xarray.Dataset
         One output gives a DataArray (time, …, [band,] y, x) named after it, several a Dataset. Physical
         units: DN, dB, m, or the index; float32 with NaN for no data. LULC is uint8 codes with 0 for no
-        data. Coordinates and CRS are the input's. Attributes say how it was made.
+        data. Coordinates and CRS are the input's. Attributes say how it was made. The modality Coordinates is
+        float32 degrees, one pair a tile: (time, …, coordinate, tile_y, tile_x), NaN where none were found.
 
     Raises
     ------
@@ -172,7 +181,7 @@ class Call:
         obj: xr.Dataset | xr.DataArray,
         outputs: str | Sequence[str],
         *,
-        inputs: Names,
+        inputs: Inputs,
         model: ModelName,
         offset: str | Offset,
         mask: Mask,
@@ -191,21 +200,40 @@ class Call:
         targets = _targets(outputs, inputs)
         check_batch_size(batch_size)
         check_probabilities(probabilities, targets)
+        _check_shifts(shifts, targets)
         model = chosen_model(model)
-        scene = Scene.of(obj, inputs, exclude=targets, offset=offset, mask=mask)
+        inputs, located = without_coordinates(inputs)
+        given = part_inputs(obj, inputs, exclude=targets)
+        scene = Scene.of(
+            given.pixels, given.names, tokens=given.tokens, exclude=targets, offset=offset, mask=mask
+        )
         tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, shifts=shifts)
-        _refuse_unknown(model, scene, targets)
-        tokenized = {*targets, *(name for name in scene.inputs if modalities[name].raw_key is None)}
+        _refuse_unknown(model, scene, located, targets)
+        if scene.tokens and shifts != 1:
+            raise OptionError(
+                f"shifts={shifts!r} cannot be used with tokens as inputs ({', '.join(scene.tokens)}): the "
+                "tiles of further passes start half a patch further. Leave it at 1, or give pixels."
+            )
+        recipe = find(model, _tokenizers(scene, located, targets)) if loads else describe(model)
+        for raster in scene.tokens.values():
+            raster.check_tokenizer(recipe)
+        vocabularies = (TokenInput(name, codebook(model, name), recipe.name) for name in scene.tokens)
         kernel = GenerateKernel(
-            recipe=find(model, tokenized) if loads else describe(model),
-            inputs=scene.kernel_inputs(),
+            recipe=recipe,
+            inputs=(*scene.kernel_inputs(), *vocabularies),
             targets=targets,
             sampling=sampling,
             execution=execution,
             probabilities=probabilities,
             offset=_offset_of_outputs(scene),
+            georeference=Georeference.of(scene.grid) if located else None,
         )
         return cls(scene, kernel, tiling, int(shifts))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Modalities that are used."""
+        return (*self.scene.names, *(() if self.kernel.georeference is None else ("Coordinates",)))
 
     def made(self) -> dict[str, Any]:
         """Attributes that say how the results are made."""
@@ -213,23 +241,38 @@ class Call:
             self.kernel.recipe,
             self.kernel.execution,
             **self.kernel.sampling.told(),
-            inputs=" ".join(self.scene.inputs),
+            inputs=" ".join(self.inputs),
             outputs=" ".join(self.kernel.targets),
             shifts=self.shifts,
+            # None is left out.
+            unverified=UNVERIFIED if "Coordinates" in (*self.inputs, *self.kernel.targets) else None,
         )
 
 
-def _refuse_unknown(model: str | os.PathLike[str], scene: Scene, targets: tuple[str, ...]) -> None:
-    """Raise OptionError for inputs that the model cannot read, and outputs that it cannot write."""
-    reads, writes = readable(model), writable(model)
-    unread = [name for name in scene.inputs if name not in reads]
-    if unread:
-        left = [name for name in scene.inputs if name in reads]
-        listed = ", ".join(name for name in modalities if name in reads)
-        remedy = f"Name the inputs: inputs={left}" if left else "Add one of them, or take another model"
+def _tokenizers(scene: Scene, located: bool, targets: tuple[str, ...]) -> set[str]:
+    """Modalities whose tokenizers a call needs: for maps and outputs, and to know foreign tokens by."""
+    maps = {name for name in scene.inputs if modalities[name].raw_key is None}
+    foreign = {name for name, raster in scene.tokens.items() if raster.tokenizer}
+    return {*targets, *maps, *foreign, *(("Coordinates",) if located else ())}
+
+
+def _check_shifts(shifts: int, targets: tuple[str, ...]) -> None:
+    """Raise OptionError for further passes that nothing would come of."""
+    if targets == ("Coordinates",) and shifts != 1:
         raise OptionError(
-            f"{', '.join(unread)} cannot be an input of {model}, which has embeddings of {listed}. {remedy}."
+            f"shifts={shifts!r} cannot be used for Coordinates alone: passes are averaged, and each tile has "
+            "coordinates of its own. Leave it at 1."
         )
+
+
+def _refuse_unknown(
+    model: str | os.PathLike[str], scene: Scene, located: bool, targets: tuple[str, ...]
+) -> None:
+    """Raise OptionError for inputs that the model cannot read, and outputs that it cannot write."""
+    names = (*scene.inputs, *(("Coordinates",) if located else ()))
+    check_readable(model, names)
+    check_readable(model, tuple(scene.tokens), readable_tokens(model), " as tokens")
+    writes = writable(model)
     unwritten = [name for name in targets if name not in writes]
     if unwritten:
         listed = ", ".join(name for name in modalities if name in writes)
@@ -242,22 +285,23 @@ def _offset_of_outputs(scene: Scene) -> float:
     return 0.0 if isinstance(first, xr.DataArray) else first
 
 
-def _targets(outputs: str | Sequence[str], inputs: Names) -> tuple[str, ...]:
+def _targets(outputs: str | Sequence[str], inputs: Inputs) -> tuple[str, ...]:
     """Names of the outputs, each one that can be generated, none twice and none an input."""
     if not isinstance(outputs, str | Sequence):
         raise OptionError(f"outputs={outputs!r} cannot be used: expected a modality, or several in a list.")
     names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
     if not names:
         raise OptionError("No output is named; give one or several, e.g. 'LULC' or ['LULC', 'NDVI'].")
-    possible = [name for name, modality in modalities.items() if modality.codebook]
+    possible = [name for name, modality in modalities.items() if modality.token_key]
     for name in names:
         if lookup(name).name not in possible:
-            why = "is not available yet" if name == "Coordinates" else "is an input only"
-            raise OptionError(f"{name} cannot be generated: it {why}. Outputs are {', '.join(possible)}.")
+            raise OptionError(
+                f"{name} cannot be generated: it is an input only. Outputs are {', '.join(possible)}."
+            )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"{', '.join(twice)} is named twice in outputs; name each modality once.")
-    both = sorted(({inputs} if isinstance(inputs, str) else set(inputs or ())) & set(names))
+    both = sorted(set(named_inputs(inputs)) & set(names))
     if both:
         raise OptionError(
             f"{', '.join(both)} is named as input and as output. Leave it out of inputs to generate it."

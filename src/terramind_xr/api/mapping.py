@@ -9,7 +9,7 @@ import dask
 import numpy as np
 import xarray as xr
 
-from terramind_xr.engine import Kernel, Source, Tiling, map_tiles
+from terramind_xr.engine import Field, Kernel, Source, Tiling, map_tiles
 from terramind_xr.errors import warn
 from terramind_xr.grid import Grid
 from terramind_xr.label import label
@@ -87,11 +87,18 @@ def mapped(
     }
     results = []
     for output, array in zip(kernel.outputs, arrays, strict=True):
-        cell = kernel.fields[output.field].cell
-        grid = start.grid if cell == 1 else start.grid.patches()
-        turned, beside = start.as_given(array), cell == start.cell
+        field = kernel.fields[output.field]
+        grid = _grid_of(field, start.grid, tiling)
+        turned, beside = start.as_given(array), field.is_raster and field.cell == start.cell
         results.append(label(output, turned, start.like, grid, beside=beside, extra=start.extra, attrs=attrs))
     return results
+
+
+def _grid_of(field: Field, pixels: Grid, tiling: Tiling) -> Grid:
+    """Grid of what is finished from a field: pixels, patches or tiles."""
+    if not field.is_raster:
+        return pixels.tiles((tiling.y.starts, tiling.x.starts), tiling.y.tile)
+    return pixels if field.cell == 1 else pixels.patches()
 
 
 def _warn_if_empty(kernel: Kernel, arrays: Sequence[Any]) -> None:

@@ -9,18 +9,19 @@ import xarray as xr
 from terramind_xr.api.generate import Call
 from terramind_xr.api.mapping import extra_shape
 from terramind_xr.api.options import ModelName
-from terramind_xr.data import Mask, Names, Offset
+from terramind_xr.data import Mask, Offset
 from terramind_xr.engine.cost import estimate
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.plans import Plan
+from terramind_xr.token_inputs import Inputs
 
 
 def plan(
     obj: xr.Dataset | xr.DataArray,
     outputs: str | Sequence[str],
     *,
-    inputs: Names = None,
+    inputs: Inputs = None,
     model: ModelName = None,
     offset: str | Offset = "auto",
     mask: Mask = None,
@@ -78,7 +79,7 @@ def plan(
     )  # fmt: skip
     return Plan(
         model=call.kernel.recipe.name,
-        inputs=tuple(call.scene.inputs),
+        inputs=call.inputs,
         outputs=call.kernel.targets,
         shape=call.scene.grid.shape,
         shifts=call.shifts,

@@ -8,7 +8,7 @@ from terramind_xr.data.layout import ModalityInput
 from terramind_xr.data.masks import Mask, match_masks
 from terramind_xr.data.offset import Offset
 from terramind_xr.data.report import Report
-from terramind_xr.data.search import Names, as_dataset, find_inputs, lookup
+from terramind_xr.data.search import Names, Request, as_dataset, find_inputs, held, lookup
 from terramind_xr.data.validation import Examined, check_inputs, examine, validate
 
 __all__ = [
@@ -19,10 +19,12 @@ __all__ = [
     "Names",
     "Offset",
     "Report",
+    "Request",
     "as_dataset",
     "check_inputs",
     "examine",
     "find_inputs",
+    "held",
     "lookup",
     "match_masks",
     "validate",

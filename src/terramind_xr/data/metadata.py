@@ -73,6 +73,16 @@ def missing_value(data: xr.DataArray) -> float | None:
     return declared
 
 
+def flagged_classes(data: xr.DataArray) -> dict[int, str]:
+    """Names by code, from CF's flag attributes, without the one that means no data; empty without them."""
+    if "flag_values" not in data.attrs:
+        return {}
+    codes = [int(value) for value in np.ravel(data.attrs["flag_values"])]
+    names = str(data.attrs.get("flag_meanings", "")).split() or list(map(str, codes))
+    nodata = missing_value(data)
+    return {code: name for code, name in zip(codes, names, strict=False) if code != nodata}
+
+
 def number(value: Any) -> float | None:
     """The number that metadata hold, be it as text, or the first of several; None where it is none.
 

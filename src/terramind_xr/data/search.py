@@ -19,7 +19,7 @@ from terramind_xr.facts import Modality, modalities
 Request = str | Mapping[str, str] | None
 Source = str | Mapping[str, str]
 Claim = tuple[Source | None, list[Check]]
-Names = str | Sequence[str] | Mapping[str, Mapping[str, str] | str] | None
+Names = str | Sequence[str] | Mapping[str, Request] | None
 
 _ALIASES = {
     "s2rgb": "RGB", "sentinel2l2a": "S2L2A", "sentinel2l1c": "S2L1C", "sentinel1grd": "S1GRD",
@@ -164,6 +164,11 @@ def find_inputs(
     return found
 
 
+def held(ds: xr.Dataset) -> frozenset[str]:
+    """Modalities that a dataset seems to hold, whether or not they are fit for use."""
+    return frozenset(name for name, _ in _claims(ds, {}))
+
+
 def _build(ds: xr.Dataset, modality: Modality, source: Source) -> Outcome:
     if isinstance(source, str):
         return from_variable(ds, modality, source)
@@ -178,7 +183,10 @@ def _requests(names: Names) -> dict[str, Request]:
     requests: dict[str, Request] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
     for name in requests:
         if lookup(name).name == "Coordinates":
-            raise OptionError("Coordinates cannot be an input yet: they are not read from the data.")
+            raise OptionError(
+                "Coordinates are not read from the data: `generate` takes them from its CRS, with "
+                "inputs=['S2L2A', 'Coordinates']. Leave them out here."
+            )
     return requests
 
 

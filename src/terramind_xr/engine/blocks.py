@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.engine.kernel import Array, Kernel, Layer, Mask
+from terramind_xr.engine.kernel import Array, Field, Kernel, Layer, Mask
 from terramind_xr.engine.tiling import WEIGHT_ONE, AxisTiling, Interval, TilePlace, Tiling
 
 
@@ -37,9 +37,9 @@ class Work:
         """Names of the outputs' arrays: (name, *place, *pixel, row, column)."""
         return tuple(f"terramind-{output.name}-{self.token}" for output in self.kernel.outputs)
 
-    def cell_of(self, output: int) -> int:
-        """Pixels along the side of a cell of an output."""
-        return self.kernel.fields[self.kernel.outputs[output].field].cell
+    def field_of(self, output: int) -> Field:
+        """Field that an output is finished from."""
+        return self.kernel.fields[self.kernel.outputs[output].field]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ Parts = dict[int, list[Part]]
 
 @dataclass(frozen=True)
 class Block:
-    """What a block hands on: finished outputs of its inner pixels, and parts by the chunk they fall on."""
+    """What a block hands on: finished outputs of its inner pixels, and parts by the chunk they fall on.
+
+    Of an output with one value a tile, what is finished is all.
+    """
 
     inner: tuple[Array, ...]
     parts: dict[tuple[int, int], Parts]
@@ -85,7 +88,7 @@ def _extent(axis: AxisTiling, block: int) -> Interval:
 
 def run_block(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) -> Block:
     """Run one block: finish its inner pixels, and hand on the sums of those it shares."""
-    whole = _sum_tiles(work, row, col, pieces)
+    whole, single = _sum_tiles(work, row, col, pieces)
     reached = itertools.product(
         _reached(work.tilings[1].y, row), _reached(work.tilings[1].x, col)
     )  # the same in every cell
@@ -94,8 +97,12 @@ def run_block(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) -
         for i, j in reached
     }
     finished = []
-    for index in range(len(work.kernel.outputs)):
-        cell = work.cell_of(index)
+    for index, output in enumerate(work.kernel.outputs):
+        if output.field in single:
+            values = single[output.field]
+            finished.append(work.kernel.finish(index, values.values, values.valid))
+            continue
+        cell = work.field_of(index).cell
         y, x = work.tilings[cell].y.inner(row), work.tilings[cell].x.inner(col)
         finished.append(_finish_window(work, index, y, x, [whole[cell]]))
     return Block(tuple(finished), shared)
@@ -126,8 +133,13 @@ def margin(block: Block, row: int, col: int) -> Parts:
     return block.parts[row, col]
 
 
-def _sum_tiles(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) -> dict[int, Part]:
-    """Predict all tiles of a block that hold a valid pixel, and sum them up: a part for each cell."""
+def _sum_tiles(
+    work: Work, row: int, col: int, pieces: list[list[list[Array]]]
+) -> tuple[dict[int, Part], dict[int, _Single]]:
+    """Predict all tiles of a block that hold a valid pixel, and sum them up: a part for each cell.
+
+    Fields with one value a tile come beside, by their number.
+    """
     kernel = work.kernel
     extents = {
         cell: (_extent(tiling.y, row), _extent(tiling.x, col)) for cell, tiling in work.tilings.items()
@@ -135,8 +147,14 @@ def _sum_tiles(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) 
     layers = kernel.load(
         [_region(source, *map(len, extents[cell])) for source, cell in zip(pieces, work.cells, strict=True)]
     )
-    cells = dict.fromkeys(field.cell for field in kernel.fields)
+    cells = dict.fromkeys(field.cell for field in kernel.fields if field.is_raster)
     parts = {cell: Part(*extents[cell], {}, _valid_in(cell, layers, extents[cell])) for cell in cells}
+
+    single = {
+        index: _Single.of(field, work.tilings[1], row, col)
+        for index, field in enumerate(kernel.fields)
+        if not field.is_raster
+    }
 
     def window(place: TilePlace, cell: int) -> tuple[slice, slice]:
         tile, (y, x) = work.tilings[cell].y.tile, extents[cell]
@@ -149,8 +167,9 @@ def _sum_tiles(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) 
         if any(layer.valid[window(place, layer.cell)].any() for layer in layers)
     ]
     for index, field in enumerate(kernel.fields if run else ()):
-        y, x = extents[field.cell]
-        parts[field.cell].sums[index] = np.zeros((field.channels, len(y), len(x)))
+        if field.is_raster:
+            y, x = extents[field.cell]
+            parts[field.cell].sums[index] = np.zeros((field.channels, len(y), len(x)))
     for first in range(0, len(run), work.batch_size):
         batch = run[first : first + work.batch_size]
         predictions = kernel.run(
@@ -162,13 +181,41 @@ def _sum_tiles(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) 
             np.array([(place.y, place.x) for place in batch]),
         )
         for index, (field, prediction) in enumerate(zip(kernel.fields, predictions, strict=True)):
+            if index in single:
+                single[index].put(batch, prediction)
+                continue
             total = parts[field.cell].sums[index]
             for place, channels in zip(batch, prediction, strict=True):
                 if field.merge == "nearest" and place.shift != (0, 0):
                     continue  # one pass has a nearest tile for every place
                 weights = work.tilings[field.cell].weights(place, field.merge)
                 total[..., *window(place, field.cell)] += weights * channels
-    return parts
+    return parts, single
+
+
+@dataclass(frozen=True)
+class _Single:
+    """Values (channel, row, column) of the tiles that a block owns, NaN where none ran; and where one did."""
+
+    values: NDArray[np.float64]
+    valid: Mask
+    first: tuple[int, int]
+
+    @classmethod
+    def of(cls, field: Field, tiling: Tiling, row: int, col: int) -> _Single:
+        """Of a block in which no tile has run."""
+        owned = tiling.y.owned(row), tiling.x.owned(col)
+        shape = len(owned[0]), len(owned[1])
+        values = np.full((field.channels, *shape), np.nan)
+        return cls(values, np.zeros(shape, bool), (owned[0].start, owned[1].start))
+
+    def put(self, batch: list[TilePlace], prediction: Array) -> None:
+        """Keep the values (tile, channel, 1, 1) of a batch; further passes have no cells."""
+        for place, channels in zip(batch, prediction, strict=True):
+            if place.shift == (0, 0):
+                at = place.row - self.first[0], place.col - self.first[1]
+                self.values[:, *at] = channels[:, 0, 0]
+                self.valid[at] = True
 
 
 def _valid_in(cell: int, layers: list[Layer], extent: tuple[Interval, Interval]) -> Mask:
@@ -208,7 +255,11 @@ def finish_chunk(
     wait: list[Parts],
 ) -> Array:
     """Put a chunk together: the inner pixels of its block, and the strips with the neighbours' margins."""
-    output, cell = work.kernel.outputs[index], work.cell_of(index)
+    output, field = work.kernel.outputs[index], work.field_of(index)
+    if not field.is_raster:
+        assert block is not None, "only blocks with tiles have such a chunk"
+        return np.asarray(block.inner[index], output.dtype)[(np.newaxis,) * lead]
+    cell = field.cell
     tiling = work.tilings[cell]
     y, x = tiling.y.output(row), tiling.x.output(col)
     chunk = np.empty((*output.pixel, len(y), len(x)), output.dtype)

@@ -24,11 +24,11 @@ def estimate(
     # Per pixel: what lies on the patch grid counts a 256th.
     bands = [source.array.shape[-3] / source.cell**2 for source in sources]
     raw = sum(band * source.array.dtype.itemsize for band, source in zip(bands, sources, strict=True))
-    channels = sum(field.channels / field.cell**2 for field in kernel.fields)
-    sizes = [
-        int(np.prod(output.pixel, dtype=int)) * np.dtype(output.dtype).itemsize for output in kernel.outputs
-    ]
-    cells = [kernel.fields[output.field].cell for output in kernel.outputs]
+    # One value a tile counts nothing beside them.
+    channels = sum(field.channels / field.cell**2 for field in kernel.fields if field.is_raster)
+    rasters = [output for output in kernel.outputs if kernel.fields[output.field].is_raster]
+    sizes = [int(np.prod(output.pixel, dtype=int)) * np.dtype(output.dtype).itemsize for output in rasters]
+    cells = [kernel.fields[output.field].cell for output in rasters]
     written = sum(size / cell**2 for size, cell in zip(sizes, cells, strict=True))
     grids = [tiling.in_cells(cell) for cell in cells]
     reading = region * (raw + 4 * sum(bands))

@@ -19,7 +19,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from terramind_xr.engine.blocks import Work, finish_chunk, margin, run_block
-from terramind_xr.engine.kernel import Kernel, Output
+from terramind_xr.engine.kernel import Field, Kernel, Output
 from terramind_xr.engine.tiling import AxisTiling, Tiling
 
 _Keys = dict[tuple[int, ...], list[Any]]
@@ -71,7 +71,7 @@ def map_tiles(
     -------
     list of dask.array.Array
         One for each of ``kernel.outputs``: (*extra, *pixel, y, x) in the cells of its field, in chunks of a
-        block.
+        block. Of a field with one value a tile, y and x count the tiles of the first pass.
     """
     cells = {1, *(source.cell for source in sources), *(field.cell for field in kernel.fields)}
     tilings = {cell: tiling.in_cells(cell) for cell in cells}
@@ -102,9 +102,15 @@ def map_tiles(
             wait = List(*map(TaskRef, outgoing[row, col]))
             for index, (name, output) in enumerate(zip(shared.chunks, kernel.outputs, strict=True)):
                 key = (name, *place, *(0 for _ in output.pixel), row, col)
-                tasks[key] = Task(key, finish_chunk, work, index, len(extra), row, col, block, margins, wait)
+                if kernel.fields[output.field].is_raster:
+                    rest = block, margins, wait
+                elif block is not None:
+                    rest = block, List(), List()
+                else:
+                    continue
+                tasks[key] = Task(key, finish_chunk, work, index, len(extra), row, col, *rest)
     return [
-        _as_array(name, output, tasks, arrays, tilings[kernel.fields[output.field].cell], extra)
+        _as_array(name, output, tasks, arrays, _chunks(kernel.fields[output.field], tilings), extra)
         for name, output in zip(shared.chunks, kernel.outputs, strict=True)
     ]
 
@@ -114,18 +120,21 @@ def _as_array(
     output: Output,
     tasks: dict[Any, Any],
     arrays: list[da.Array],
-    tiling: Tiling,
+    spatial: tuple[tuple[int, ...], tuple[int, ...]],
     extra: tuple[int, ...],
 ) -> da.Array:
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=arrays)
-    chunks = (
-        *((1,) * size for size in extra),
-        *((size,) for size in output.pixel),
-        tiling.y.chunks,
-        tiling.x.chunks,
-    )
+    chunks = (*((1,) * size for size in extra), *((size,) for size in output.pixel), *spatial)
     meta = np.empty((0,) * len(chunks), dtype=output.dtype)
     return da.Array(graph, name, chunks=chunks, meta=meta)
+
+
+def _chunks(field: Field, tilings: dict[int, Tiling]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Chunks of a field along y and x."""
+    if field.is_raster:
+        tiling = tilings[field.cell]
+        return tiling.y.chunks, tiling.x.chunks
+    return tilings[1].y.tile_chunks, tilings[1].x.tile_chunks
 
 
 def _cut(array: da.Array, tiling: Tiling) -> da.Array:

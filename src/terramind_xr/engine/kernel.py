@@ -33,12 +33,18 @@ class Field:
         Pixels along the side of one of its cells: 1 for pixels, 16 for the patch grid.
     merge
         ``"blend"`` for a weighted mean of the tiles, ``"nearest"`` for the tile whose centre is nearest:
-        exact, for tokens and codes.
+        exact, for tokens and codes. ``"tile"`` for one value a tile, (channel, 1, 1), that is not merged:
+        the result has a cell for each tile of the first pass.
     """
 
     channels: int
     cell: int = 1
     merge: Merge = "blend"
+
+    @property
+    def is_raster(self) -> bool:
+        """Whether it has cells of the scene, not of its tiles."""
+        return self.merge != "tile"
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Output:
     pixel: tuple[int, ...]
     dtype: str
     dims: tuple[str, ...] = ()
-    coords: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    coords: Mapping[str, list[Any]] = dataclasses.field(default_factory=dict)
     attrs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     nodata: float | None = None
 
@@ -116,4 +122,7 @@ class Kernel(Protocol):
         """
 
     def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> Array:
-        """Finished array (*pixel, y, x) of output `index` from its merged field."""
+        """Finished array (*pixel, y, x) of output `index` from its merged field.
+
+        y and x count tiles where the field has one value for each.
+        """

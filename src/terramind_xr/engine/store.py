@@ -26,6 +26,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath
 from zarr.storage._common import make_store_path
 
+from terramind_xr.conventions import group_attributes
 from terramind_xr.engine.order import in_window
 from terramind_xr.errors import InputError, OptionError, warn
 
@@ -93,6 +94,7 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
     ds = obj.to_dataset(name=obj.name or "data") if isinstance(obj, xr.DataArray) else obj
     target = _empty_store(store)
     ds = _storable(_without_objects(ds))
+    ds = ds.assign_attrs(group_attributes(ds))
     lazy = [name for name, variable in ds.variables.items() if variable.chunks is not None and variable.size]
     root = _write_skeleton(ds, lazy, target)
     if lazy:

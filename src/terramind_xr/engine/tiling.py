@@ -28,8 +28,9 @@ A power of two: products with float32 predictions, and sums of a few of them, ar
 float64. Blending a constant gives that very constant, and the order of the sum does not matter.
 """
 
-Merge = Literal["blend", "nearest"]
-"""How predictions of overlapping tiles become one: a weighted mean, or that of the nearest centre."""
+Merge = Literal["blend", "nearest", "tile"]
+"""How predictions of overlapping tiles become one: a weighted mean, or that of the nearest centre. With
+``"tile"`` they do not: each tile of the first pass keeps a value of its own."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,11 @@ class AxisTiling:
         first = bisect.bisect_left(starts, block * self.chunk)
         stop = bisect.bisect_left(starts, (block + 1) * self.chunk)
         return range(first, stop)
+
+    @property
+    def tile_chunks(self) -> tuple[int, ...]:
+        """Tiles of the first pass in each block that has any: only last blocks have none."""
+        return tuple(len(owned) for block in range(self.blocks) if (owned := self.owned(block)))
 
     def extent(self, block: int) -> Interval | None:
         """Pixels that the tiles of a block cover, in the padded scene; None without tiles."""

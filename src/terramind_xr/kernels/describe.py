@@ -13,7 +13,9 @@ from terramind_xr.kernels.reading import Mask
 
 
 def modality_field(name: str) -> Field:
-    """What tiles predict of a modality: its bands, or the probabilities of land-cover classes."""
+    """What tiles predict of a modality: its bands, the probabilities of land-cover classes, or a place."""
+    if name == "Coordinates":
+        return Field(2, merge="tile")
     return Field(len(lulc_classes) if name == "LULC" else len(modalities[name].bands))
 
 
@@ -48,6 +50,14 @@ def modality_output(name: str, field: int, band_dim: str = "band", offset: float
         attrs={**attrs, "boa_add_offset": -offset} if modality.is_optical else attrs,
         nodata=modality.nodata if modality.dtype == "uint8" else None,
     )
+
+
+def coordinates_output(field: int) -> Output:
+    """Describe the longitude and latitude of each tile."""
+    names = ["longitude", "latitude"]
+    attrs = {**modalities["Coordinates"].attributes, "modality": "Coordinates"}
+    dim = "coordinate"
+    return Output("Coordinates", field, (2,), "float32", (dim,), {dim: names}, attrs)
 
 
 def probabilities_output(field: int) -> Output:

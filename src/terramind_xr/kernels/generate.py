@@ -1,4 +1,4 @@
-"""The kernel of `generate`: pixels of some modalities to pixels of others."""
+"""The kernel of `generate`: pixels or tokens of some modalities to pixels of others."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.engine import Field, Layer, Output
-from terramind_xr.facts import PATCH, band_dims
+from terramind_xr.facts import PATCH, TILE, band_dims
+from terramind_xr.georeference import Georeference
 from terramind_xr.kernels.describe import (
+    coordinates_output,
     finish_modality,
     modality_field,
     modality_output,
     probabilities_output,
 )
-from terramind_xr.kernels.reading import KernelInput, Mask
+from terramind_xr.kernels.reading import KernelInput, Mask, TokenInput
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution
@@ -33,7 +35,7 @@ class GenerateKernel:
     recipe
         Weights, by name and digest.
     inputs
-        In the order in which the encoder reads them.
+        In the order in which the encoder reads them; those in pixels stand before those in tokens.
     targets
         Modalities to generate, in order.
     sampling
@@ -44,52 +46,60 @@ class GenerateKernel:
         Whether LULC comes as class probabilities.
     offset
         Added to generated Sentinel-2 digital numbers, so that they follow the input's convention.
+    georeference
+        Where the scene lies, if the places of its tiles are an input.
     """
 
     recipe: Recipe
-    inputs: tuple[KernelInput, ...]
+    inputs: tuple[KernelInput | TokenInput, ...]
     targets: tuple[str, ...]
     sampling: Sampling
     execution: Execution
     probabilities: bool = False
     offset: float = 0.0
+    georeference: Georeference | None = None
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """One for each target: its bands, or the probabilities of land-cover classes."""
+        """One for each target: its bands, the probabilities of land-cover classes, or a place."""
         return tuple(modality_field(name) for name in self.targets)
 
     @property
     def outputs(self) -> tuple[Output, ...]:
         """One for each target."""
-        bands = band_dims(self.targets)
-        return tuple(
-            probabilities_output(index)
-            if name == "LULC" and self.probabilities
-            else modality_output(name, index, bands.get(name, "band"), self.offset)
-            for index, name in enumerate(self.targets)
-        )
+        bands = band_dims(name for name in self.targets if name != "Coordinates")
+
+        def output(index: int, name: str) -> Output:
+            if name == "Coordinates":
+                return coordinates_output(index)
+            if name == "LULC" and self.probabilities:
+                return probabilities_output(index)
+            return modality_output(name, index, bands.get(name, "band"), self.offset)
+
+        return tuple(output(index, name) for index, name in enumerate(self.targets))
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
-        """Standardised inputs, 0 (the band's mean) where not valid."""
+        """Standardised inputs, 0 (the band's mean) where not valid; tokens as they are."""
         queue = iter(regions)
         return [each.layer(queue) for each in self.inputs]
 
     def run(
-        self, pixels: list[NDArray[np.float32]], valid: list[Mask], places: NDArray[np.int64]
+        self, values: list[NDArray[Any]], valid: list[Mask], places: NDArray[np.int64]
     ) -> list[NDArray[np.float32]]:
-        """Generate a batch of tiles; patches without a valid pixel are hidden from the encoder."""
-        names = [each.name for each in self.inputs]
-        batch = Batch(
-            pixels=dict(zip(names, pixels, strict=True)),
-            visible={name: _patches(mask) for name, mask in zip(names, valid, strict=True)},
-            places=places,
-        )
+        """Generate a batch of tiles; patches without a valid pixel or a token are hidden from the encoder."""
+        pixels, tokens, visible = {}, {}, {}
+        for given, array, mask in zip(self.inputs, values, valid, strict=True):
+            if isinstance(given, TokenInput):
+                tokens[given.name], visible[given.name] = array[:, 0], mask
+            else:
+                pixels[given.name], visible[given.name] = array, _patches(mask)
+        lonlat = self.georeference.lonlat(places, TILE) if self.georeference else None
+        batch = Batch(pixels, visible, places, tokens, lonlat)
         generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
         return [generated[name] for name in self.targets]
 
     def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
-        """Maps in physical units; NaN, or class 0, where no input is valid."""
+        """Maps in physical units, or one place a tile; NaN, or class 0, where no input is valid."""
         return finish_modality(self.targets[index], merged, valid, self.offset, self.probabilities)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,14 @@ from numpy.typing import NDArray
 from terramind_xr.data.units import Conversion
 from terramind_xr.data.values import check_values
 from terramind_xr.engine import Layer
-from terramind_xr.facts import modalities
+from terramind_xr.errors import InputError
+from terramind_xr.facts import PATCH, modalities
 from terramind_xr.model.scaling import standardize
 
 Mask = NDArray[np.bool_]
+
+NODATA = 65535
+"""Stands for patches without a valid pixel; no vocabulary reaches it."""
 
 
 @dataclass(frozen=True)
@@ -78,3 +83,45 @@ class KernelInput:
         if not valid.all():
             values[:, ~valid] = 0
         return Layer(values, valid)
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """How tokens of one modality are read.
+
+    Parameters
+    ----------
+    name
+        Modality.
+    codebook
+        Levels of the quantizer; the vocabulary is their product.
+    model
+        Whose vocabulary it is, for messages.
+    """
+
+    name: str
+    codebook: tuple[int, ...]
+    model: str
+
+    def layer(self, regions: Iterator[NDArray[Any]]) -> Layer:
+        """Tokens of the vocabulary from the next region, and in which patches there are some.
+
+        Patches without data take the centre of the codebook: a decoder sees all patches of a tile.
+        """
+        raw = next(regions)
+        valid = raw[0] != NODATA
+        size = math.prod(self.codebook)
+        wrong = raw[:, valid & ((raw[0] < 0) | (raw[0] >= size))]
+        if wrong.size:
+            raise InputError(
+                f"{self.name}_tokens: a block holds the token {int(wrong.max())}, expected 0 to {size - 1}, "
+                f"the vocabulary of {self.name} in {self.model}, or {NODATA} for no data. Use the model that "
+                "made them: model=…"
+            )
+        return Layer(np.where(valid, raw, _centre(self.codebook)).astype(np.int64), valid, cell=PATCH)
+
+
+def _centre(codebook: tuple[int, ...]) -> int:
+    """Token of the middle level in each dimension; the first dimension counts fastest, as in FSQ."""
+    bases = np.cumprod((1, *codebook[:-1]))
+    return int(sum(level // 2 * int(base) for level, base in zip(codebook, bases, strict=True)))

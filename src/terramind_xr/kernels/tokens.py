@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.engine import Field, Layer, Output
-from terramind_xr.errors import InputError
 from terramind_xr.facts import PATCH, modalities
 from terramind_xr.kernels.describe import (
     finish_modality,
@@ -18,15 +17,12 @@ from terramind_xr.kernels.describe import (
     modality_output,
     probabilities_output,
 )
-from terramind_xr.kernels.reading import KernelInput, Mask
+from terramind_xr.kernels.reading import NODATA, KernelInput, Mask, TokenInput
 from terramind_xr.model.decoding import decode_tokens
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.tokens import encode_tokens
-
-NODATA = 65535
-"""Stands for patches without a valid pixel; no vocabulary reaches it."""
 
 
 @dataclass(frozen=True)
@@ -133,21 +129,8 @@ class DetokenizeKernel:
         return (modality_output(self.name, 0, offset=self.offset),)
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
-        """Tokens of the vocabulary, and where they are.
-
-        Patches without data take the centre of the codebook: the decoder sees all patches of a tile.
-        """
-        (raw,) = regions
-        valid = raw[0] != NODATA
-        size = math.prod(self.codebook)
-        wrong = raw[:, valid & ((raw[0] < 0) | (raw[0] >= size))]
-        if wrong.size:
-            raise InputError(
-                f"{self.name}_tokens: a block holds the token {int(wrong.max())}, expected 0 to {size - 1}, "
-                f"the vocabulary of {self.name} in {self.recipe.name}, or {NODATA} for no data. Decode them "
-                "with the model that made them: detokenize(tokens, model=…)."
-            )
-        return [Layer(np.where(valid, raw, _centre(self.codebook)).astype(np.int64), valid, cell=PATCH)]
+        """Tokens of the vocabulary, and where they are."""
+        return [TokenInput(self.name, self.codebook, self.recipe.name).layer(iter(regions))]
 
     def run(
         self, values: list[NDArray[np.int64]], valid: list[Mask], places: NDArray[np.int64]
@@ -159,9 +142,3 @@ class DetokenizeKernel:
     def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
         """The map in physical units; NaN, or class 0, in patches without data."""
         return finish_modality(self.name, merged, valid, self.offset, self.probabilities)
-
-
-def _centre(codebook: tuple[int, ...]) -> int:
-    """Token of the middle level in each dimension; the first dimension counts fastest, as in FSQ."""
-    bases = np.cumprod((1, *codebook[:-1]))
-    return int(sum(level // 2 * int(base) for level, base in zip(codebook, bases, strict=True)))

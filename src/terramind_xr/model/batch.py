@@ -30,12 +30,16 @@ class Batch:
     tokens
         Inputs that are tokens already, by modality: (tile, row, column), int64; hidden ones may be
         anything, such as a code for no data.
+    lonlat
+        Longitude and latitude of each tile's centre in degrees, (tile, 2), where they condition: read after
+        all else, and never hidden.
     """
 
     pixels: Mapping[str, NDArray[np.float32]]
     visible: Mapping[str, Mask]
     places: NDArray[np.int64]
     tokens: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    lonlat: NDArray[np.float64] | None = None
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -51,9 +55,9 @@ class Known:
     Parameters
     ----------
     tensor
-        Pixels (tile, band, y, x), or tokens (tile, patch).
+        Pixels (tile, band, y, x), or tokens (tile, patch), or those of a text (tile, place in the text).
     hidden
-        Patches that the encoder may not see: (tile, patch).
+        What the encoder may not see: (tile, patch), or (tile, place in the text).
     """
 
     tensor: torch.Tensor

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from terramind_xr.model import weights
 from terramind_xr.model.batch import Batch, Target
+from terramind_xr.model.coordinates import Text, decode_coordinates, draw_coordinates
 from terramind_xr.model.decoding import decode, expected_codes, token_codes
 from terramind_xr.model.drawing import Drawn, draw
 from terramind_xr.model.execution import Execution, session
@@ -43,35 +44,50 @@ def generate(
     -------
     dict
         By output (tile, channel, y, x), float32: class probabilities for LULC, else the modality's own
-        units.
+        units. Coordinates are longitude and latitude, NaN where none were found: (tile, 2, 1, 1).
     """
     with session(execution) as device:
-        codes = {
-            name: expected_codes(recipe, name, drawn.logits, device)
-            if sampling.decoding == "expected"
-            else token_codes(recipe, name, drawn.tokens, device)
-            for name, drawn in _drawn(recipe, batch, outputs, sampling, device)
+        codes: dict[str, torch.Tensor] = {}
+        pairs: dict[str, NDArray[np.float32]] = {}
+        for name, drawn in _drawn(recipe, batch, outputs, sampling, device):
+            if isinstance(drawn, Text):
+                pairs[name] = decode_coordinates(recipe, drawn)[:, :, None, None]
+            elif sampling.decoding == "expected":
+                codes[name] = expected_codes(recipe, name, drawn.logits, device)
+            else:
+                codes[name] = token_codes(recipe, name, drawn.tokens, device)
+        return {
+            name: pairs[name]
+            if name in pairs
+            else decode(recipe, name, codes[name], batch.places, sampling, device)
+            for name in outputs
         }
-        return {name: decode(recipe, name, codes[name], batch.places, sampling, device) for name in outputs}
 
 
 def generate_tokens(
     recipe: Recipe, batch: Batch, outputs: tuple[str, ...], sampling: Sampling, device: str
 ) -> dict[str, torch.Tensor]:
-    """Tokens of each output (tile, row, column), drawn one output after the other."""
-    return {name: drawn.tokens for name, drawn in _drawn(recipe, batch, outputs, sampling, device)}
+    """Tokens of each output (tile, row, column), rasters all, drawn one output after the other."""
+    drawn = _drawn(recipe, batch, outputs, sampling, device)
+    return {name: each.tokens for name, each in drawn if isinstance(each, Drawn)}
 
 
 def _drawn(
     recipe: Recipe, batch: Batch, outputs: tuple[str, ...], sampling: Sampling, device: str
-) -> Iterator[tuple[str, Drawn]]:
+) -> Iterator[tuple[str, Drawn | Text]]:
     """Each output with what was drawn of it; one by one, as logits are large."""
     # Loaded before anything is computed, so that all that it lacks is named at once. The last output
     # conditions nothing, so that its encoder embedding is not needed (as upstream).
-    encoded = [*map(encoder_key, batch.pixels), *map(token_key, [*batch.tokens, *outputs[:-1]])]
+    located = () if batch.lonlat is None else ("Coordinates",)
+    encoded = [*map(encoder_key, batch.pixels), *map(token_key, [*batch.tokens, *located, *outputs[:-1]])]
     weights.sampler(recipe, tuple(dict.fromkeys(encoded)), tuple(map(token_key, outputs)), device)
     known = encode(recipe, batch, device)
     for name in outputs:
-        drawn = draw(recipe, known, Target.hidden(name, batch.grid), batch.places, sampling, device)
-        known[token_key(name)] = drawn.known()
+        drawn: Drawn | Text
+        if name == "Coordinates":
+            drawn = draw_coordinates(recipe, known, batch.places, sampling, device)
+            known[token_key(name)] = drawn.known(device)
+        else:
+            drawn = draw(recipe, known, Target.hidden(name, batch.grid), batch.places, sampling, device)
+            known[token_key(name)] = drawn.known()
         yield name, drawn

@@ -15,6 +15,9 @@ from terramind_xr.errors import WeightsError
 
 HUB = "ibm-esa-geospatial/TerraMind-1.0-"
 """How names of the repositories on the hub begin."""
+VOCABULARY = "TerraMind_Tokenizer_Coords.json"
+"""The vocabulary of Coordinates in a folder. On the hub it is called config.json, a name that other
+repositories may use as well: in a folder it could not be told from theirs."""
 _PATIENCE = 5.0
 """Seconds to wait for the hub's first answer, where HF_HUB_ETAG_TIMEOUT does not say."""
 FETCH_HINT = """
@@ -114,7 +117,8 @@ def in_folder(filename: str, folder: Path) -> WeightsFile:
     """A file of a folder; FileNotFoundError where it is not there."""
     path = folder / filename
     if not path.is_file():
-        raise FileNotFoundError(f"not in {str(folder)!r}")
+        origin = f"; it is config.json of {HUB}Tokenizer-Coords" if filename == VOCABULARY else ""
+        raise FileNotFoundError(f"not in {str(folder)!r}{origin}")
     return WeightsFile(f"folder:{folder}", filename, "", _sha256(path))
 
 
@@ -127,8 +131,9 @@ class Hub:
 
     def locate(self, filename: str) -> WeightsFile:
         """A file by its name, fetched if need be; FileNotFoundError where that is impossible."""
-        tokenizer = re.fullmatch(r"TerraMind_Tokenizer_(\w+)\.pt", filename)
+        tokenizer = re.fullmatch(r"TerraMind_Tokenizer_(\w+)\.(?:pt|json)", filename)
         repository = f"{HUB}Tokenizer-{tokenizer[1]}" if tokenizer else f"{HUB}{self._size}"
+        filename = "config.json" if filename == VOCABULARY else filename
         path = _cached(repository, filename, self._revision)
         if path is None:
             if self._unreachable:

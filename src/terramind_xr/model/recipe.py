@@ -16,10 +16,19 @@ from typing import Any
 
 from terramind_xr.errors import OptionError, WeightsError
 from terramind_xr.facts import modalities
-from terramind_xr.model.files import FETCH_HINT, HUB, Hub, WeightsFile, in_folder, package_folder, packaged
+from terramind_xr.model.files import (
+    FETCH_HINT,
+    HUB,
+    VOCABULARY,
+    Hub,
+    WeightsFile,
+    in_folder,
+    package_folder,
+    packaged,
+)
 
 SIZES = ("tiny", "small", "base", "large")
-_TOKENIZERS = tuple(name for name, modality in modalities.items() if modality.codebook)
+_TOKENIZERS = tuple(name for name, modality in modalities.items() if modality.token_key)
 _NAME = re.compile(r"terramind_v1_(tiny|small|base|large)(?:@(?P<revision>[\w./-]+))?")
 _FILE = re.compile(r"TerraMind_v1_(tiny|small|base|large)\.(?:pt|safetensors)")
 
@@ -115,7 +124,11 @@ def find(model: str | os.PathLike[str], tokenizers: Collection[str], *, backbone
     for modality in sorted(tokenizers):
         if modality not in _TOKENIZERS:
             raise OptionError(f"{modality} has no tokenizer; those with one are {', '.join(_TOKENIZERS)}.")
-        wanted[modality] = pattern.format(modality.lower() if source.name == "demo" else modality)
+        wanted[modality] = (
+            VOCABULARY
+            if modality == "Coordinates"
+            else pattern.format(modality.lower() if source.name == "demo" else modality)
+        )
     found, missing = {}, []
     for key, filename in wanted.items():
         try:
@@ -181,13 +194,21 @@ def readable(model: str | os.PathLike[str] | Recipe) -> frozenset[str]:
         As `describe` does.
     """
     if _name_of(model) != "demo":
-        return frozenset(name for name, each in modalities.items() if each.raw_key or each.codebook)
+        return frozenset(name for name, each in modalities.items() if each.raw_key or each.token_key)
     inputs, tokenizers = demo_config()["backbone"]["inputs"], demo_config()["tokenizers"]
     return frozenset(
         name
         for name, each in modalities.items()
         if (each.raw_key in inputs if each.raw_key else each.token_key in inputs and name in tokenizers)
     )
+
+
+def readable_tokens(model: str | os.PathLike[str] | Recipe) -> frozenset[str]:
+    """Modalities whose tokens a model takes as they are; otherwise as `readable`."""
+    if _name_of(model) != "demo":
+        return frozenset(_TOKENIZERS)
+    inputs = demo_config()["backbone"]["inputs"]
+    return frozenset(name for name in _TOKENIZERS if modalities[name].token_key in inputs)
 
 
 def writable(model: str | os.PathLike[str] | Recipe) -> frozenset[str]:

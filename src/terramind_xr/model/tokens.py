@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from terramind_xr.facts import modalities
 from terramind_xr.model import weights
 from terramind_xr.model.batch import Batch, Known
+from terramind_xr.model.coordinates import encode_coordinates
 from terramind_xr.model.execution import Execution, session
 from terramind_xr.model.recipe import Recipe
 
@@ -69,6 +70,8 @@ def encode(recipe: Recipe, batch: Batch, device: str) -> dict[str, Known]:
         # What is hidden is looked up all the same, and must be in the vocabulary.
         tensor = torch.from_numpy(np.where(batch.visible[name], given, 0)).to(device).flatten(1)
         known[token_key(name)] = Known(tensor, _hidden(batch, name, device))
+    if batch.lonlat is not None:
+        known[token_key("Coordinates")] = encode_coordinates(recipe, batch.lonlat, device)
     return known
 
 

@@ -24,8 +24,8 @@ _lock = threading.RLock()
 
 _EMBEDDINGS = ("encoder_embeddings", "decoder_embeddings")
 
-# Width, encoder blocks, decoder blocks, attention heads.
-_SIZES = {
+# Width, encoder blocks, decoder blocks, attention heads; by model.
+BACKBONES = {
     "terramind_v1_tiny": (192, 12, 4, 3),
     "terramind_v1_small": (384, 12, 6, 6),
     "terramind_v1_base": (768, 12, 12, 12),
@@ -47,7 +47,7 @@ def build_backbone(name: str, encoded: tuple[str, ...], decoded: tuple[str, ...]
     def embeddings(kind: str, keys: tuple[str, ...]) -> dict[str, Any]:
         return {key: MODALITY_INFO[key][kind](image_size=TILE, **MODALITY_INFO[key]) for key in keys}
 
-    dim, encoder_depth, decoder_depth, heads = _SIZES[name]
+    dim, encoder_depth, decoder_depth, heads = BACKBONES[name]
     large = dim >= 768
     return TerraMind(
         encoder_embeddings=embeddings("encoder_embedding", encoded),
@@ -68,9 +68,8 @@ def build_backbone(name: str, encoded: tuple[str, ...], decoded: tuple[str, ...]
 
 
 def _embedded(state: Mapping[str, Any], kind: str) -> tuple[str, ...]:
-    """Keys of the image modalities of our table whose embeddings of a kind are in a state dict."""
-    images = [each for each in modalities.values() if each.raw_key or each.codebook]
-    keys = [key for each in images for key in (each.raw_key, each.token_key) if key]
+    """Keys of the modalities of our table whose embeddings of a kind are in a state dict."""
+    keys = [key for each in modalities.values() for key in (each.raw_key, each.token_key) if key]
     return tuple(key for key in keys if any(name.startswith(f"{kind}.{key}.") for name in state))
 
 
