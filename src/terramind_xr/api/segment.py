@@ -17,6 +17,7 @@ from terramind_xr.kernels import SegmentKernel
 from terramind_xr.kernels.segment import UNCERTAINTIES
 from terramind_xr.label import provenance
 from terramind_xr.model.finetuned import Finetuned, find_finetuned
+from terramind_xr.model.sampling import Sampling
 from terramind_xr.options import Precision, get_options
 from terramind_xr.scene import Scene
 
@@ -31,6 +32,8 @@ def segment(
     uncertainty: str | Sequence[str] | None = None,
     offset: str | Offset = "auto",
     mask: Mask = None,
+    seed: int = 0,
+    temperature: float | None = None,
     overlap: int = 32,
     batch_size: int = 8,
     device: str | None = None,
@@ -64,6 +67,11 @@ def segment(
         Radiometric offset within Sentinel-2 numbers, as for `generate`; the model gets numbers without it.
     mask
         True where pixels are not to be used, as for `generate`.
+    seed
+        Of what a model that thinks in modalities (``…_tim``) draws at a `temperature` above 0.
+    temperature
+        Of what such a model thinks, as for `generate`: None takes the likeliest tokens, as 0 does. Above 0
+        they are drawn by seed and place; its training did so at ``tim_temps``, 1 by default.
     overlap
         Pixels that neighbouring tiles share: a multiple of 16 up to half a tile.
     batch_size
@@ -104,10 +112,12 @@ def segment(
     check_batch_size(batch_size)
     model = find_finetuned(checkpoint, config)
     wanted = _wanted(model, probabilities, uncertainty)
+    sampling = _sampling(model, seed, temperature)
     scene = Scene.of(obj, _inputs(model, inputs), offset=offset, mask=mask)
     tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, tile=model.tile)
-    kernel = SegmentKernel(model, scene.kernel_inputs(), wanted, execution(device, precision))
-    made = provenance(model, kernel.execution, tile=model.tile, **model.told())
+    kernel = SegmentKernel(model, scene.kernel_inputs(), wanted, execution(device, precision), sampling)
+    drawn = sampling.told_tokens() if sampling else {}
+    made = provenance(model, kernel.execution, tile=model.tile, **model.told(), **drawn)
     results = mapped(scene, kernel, tiling, batch_size=batch_size, made=made)
     if uncertainty is None:
         return results[0]
@@ -133,6 +143,19 @@ def _wanted(
             )
         return ("values",)
     return ("probabilities" if probabilities else "classes", *measures)
+
+
+def _sampling(model: Finetuned, seed: int, temperature: float | None) -> Sampling | None:
+    """How the model draws what it thinks in; None for a model that does not think."""
+    asked = Sampling(seed, 0.0 if temperature is None else temperature)
+    if model.thinking:
+        return model.thinking.sampling(asked.seed, asked.temperature)
+    if temperature is not None:
+        raise OptionError(
+            f"temperature={temperature!r} is for models that think in modalities (…_tim), and "
+            f"{model.backbone.filename} is a {model.name}, which draws nothing. Leave it out."
+        )
+    return None
 
 
 def _inputs(model: Finetuned, inputs: Names) -> Names:

@@ -12,6 +12,7 @@ from terramind_xr.engine import Field, Layer, Output
 from terramind_xr.kernels.reading import KernelInput, Mask
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.finetuned import Finetuned
+from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import standardize_by
 from terramind_xr.model.segmentation import predict
 from terramind_xr.model.trained_inputs import TrainedInput
@@ -39,12 +40,15 @@ class SegmentKernel:
         uncertainties.
     execution
         Where the model runs.
+    sampling
+        How the model draws what it thinks in; None where it does not think.
     """
 
     model: Finetuned
     inputs: tuple[KernelInput, ...]
     wanted: tuple[str, ...]
     execution: Execution
+    sampling: Sampling | None = None
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -67,7 +71,7 @@ class SegmentKernel:
     ) -> list[NDArray[np.float32]]:
         """Predictions (tile, channel, y, x) of a batch."""
         pixels = {each.name: array for each, array in zip(self.inputs, values, strict=True)}
-        return [predict(self.model, pixels, self.execution)]
+        return [predict(self.model, pixels, places, self.sampling, self.execution)]
 
     def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
         """Codes, or numbers; the value for no data, or NaN, where no input is valid."""
