@@ -77,7 +77,7 @@ def upstream(task, tile, inputs=("S2L2A",)):
 def test_at_temperature_0_a_tile_is_what_the_task_says(tile, tmp_path, thinking, one_thread):
     task, path = thinker(tmp_path, **thinking)
     found = tile.terramind.segment(path, probabilities=True)
-    np.testing.assert_allclose(found, upstream(task, tile), atol=1e-6)
+    np.testing.assert_allclose(found, upstream(task, tile), atol=1e-5)
     names = thinking.get("backbone_tim_modalities", ["LULC"])
     assert len(found.attrs["terramind_tim_modalities"].split()) == len(names)
 
@@ -101,7 +101,7 @@ def test_released_shapes_with_their_tokenizer(tile, tmp_path, one_thread):
     task, path = thinker(tmp_path, **arguments)
     assert any("tokenizer" in key for key in task.state_dict())
     found = tile.terramind.segment(path, probabilities=True)
-    np.testing.assert_allclose(found, upstream(task, tile), atol=1e-6)
+    np.testing.assert_allclose(found, upstream(task, tile), atol=1e-5)
     assert found.attrs["terramind_tim_modalities"] == "LULC"
 
 

@@ -72,8 +72,8 @@ def thinking_of(training: Training) -> Thinking | None:
     if bands is not None:
         raise OptionError(
             f"{training.source}: bands are selected for {backbone} ({bands!r}), which terratorch refuses: "
-            "what the model thinks in is generated from all bands that it was pre-trained with. Train it on all "
-            f"bands, or take {backbone.removesuffix('_tim')}."
+            "what the model thinks in is generated from all bands that it was pre-trained with. Train it on "
+            f"all bands, or take {backbone.removesuffix('_tim')}."
         )
     if steps not in (None, 1):
         raise OptionError(
