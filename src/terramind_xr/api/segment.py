@@ -12,7 +12,7 @@ from terramind_xr.api.mapping import mapped
 from terramind_xr.api.options import check_batch_size, execution
 from terramind_xr.data import Mask, Names, Offset
 from terramind_xr.engine import Tiling
-from terramind_xr.errors import OptionError
+from terramind_xr.errors import InputError, OptionError, warn
 from terramind_xr.kernels import SegmentKernel
 from terramind_xr.kernels.segment import UNCERTAINTIES
 from terramind_xr.label import provenance
@@ -48,7 +48,8 @@ def segment(
     Parameters
     ----------
     obj
-        Holds the modalities that the model was trained on, with all of their bands, as for `generate`.
+        Holds the modalities that the model was trained on, with all of their bands, as for `generate`. Where
+        the model was trained on several dates at once, each of them along ``time``; the result has none.
     checkpoint
         What ``terratorch fit`` wrote (``.ckpt``), or an exported state dict (``.pt``, ``.safetensors``).
         A file that holds more than weights and plain values is refused.
@@ -113,9 +114,12 @@ def segment(
     model = find_finetuned(checkpoint, config)
     wanted = _wanted(model, probabilities, uncertainty)
     sampling = _sampling(model, seed, temperature)
-    scene = Scene.of(obj, _inputs(model, inputs), offset=offset, mask=mask)
+    scene = _over_dates(Scene.of(obj, _inputs(model, inputs), offset=offset, mask=mask), model)
+    dates = None if scene.steps is None else scene.steps.size
     tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, tile=model.tile)
-    kernel = SegmentKernel(model, scene.kernel_inputs(), wanted, execution(device, precision), sampling)
+    kernel = SegmentKernel(
+        model, scene.kernel_inputs(), wanted, execution(device, precision), sampling, dates
+    )
     drawn = sampling.told_tokens() if sampling else {}
     made = provenance(model, kernel.execution, tile=model.tile, **model.told(), **drawn)
     results = mapped(scene, kernel, tiling, batch_size=batch_size, made=made)
@@ -156,6 +160,27 @@ def _sampling(model: Finetuned, seed: int, temperature: float | None) -> Samplin
             f"{model.backbone.filename} is a {model.name}, which draws nothing. Leave it out."
         )
     return None
+
+
+def _over_dates(scene: Scene, model: Finetuned) -> Scene:
+    """The scene as the model reads it: all dates at once, where it was trained so."""
+    if model.dates is None:
+        return scene
+    scene = scene.used_up("time")
+    dates = scene.steps
+    assert dates is not None, "just asked for"
+    if model.dates.count not in (None, dates.size):
+        raise InputError(
+            f"time: found {dates.size} dates, expected {model.dates.count}, as {model.backbone.filename} was "
+            f"trained ({model.dates.pooling} of {model.dates.count}). Choose them: "
+            f"ds.isel(time=slice({model.dates.count}))."
+        )
+    if model.dates.in_order and not dates.to_index().is_monotonic_increasing:
+        warn(
+            f"The order of dates counts for {model.backbone.filename} ({model.dates.pooling}), and those of "
+            "the scene do not rise. If the training had them in the order of time: ds.sortby('time')."
+        )
+    return scene
 
 
 def _inputs(model: Finetuned, inputs: Names) -> Names:

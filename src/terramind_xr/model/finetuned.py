@@ -14,6 +14,7 @@ from terramind_xr.errors import OptionError, WeightsError
 from terramind_xr.facts import PATCH, TILE, modalities
 from terramind_xr.model.checkpoint import Contents, read_checkpoint
 from terramind_xr.model.files import WeightsFile, in_folder
+from terramind_xr.model.temporal import Dates, dates_of
 from terramind_xr.model.thinking import Thinking, thinking_of
 from terramind_xr.model.trained_inputs import TrainedInput, backbone_option, trained_inputs
 from terramind_xr.model.training import Training, agreed, config_beside, from_settings, read_config
@@ -45,6 +46,8 @@ class Finetuned:
         Side of a tile in pixels.
     thinking
         What it generates for itself before it answers (TiM); None for nothing.
+    dates
+        Dates that it reads at once; None where it reads one.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Finetuned:
     class_colors: tuple[str, ...] = ()
     tile: int = TILE
     thinking: Thinking | None = None
+    dates: Dates | None = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -70,7 +74,9 @@ class Finetuned:
         def listed(values: Sequence[float]) -> str:
             return " ".join(f"{value:g}" for value in values)
 
-        thought = {"tim_modalities": " ".join(self.thinking.outputs)} if self.thinking else {}
+        more = {"tim_modalities": " ".join(self.thinking.outputs)} if self.thinking else {}
+        if self.dates:
+            more["temporal_pooling"] = self.dates.pooling
         return {
             "task": self.task,
             "inputs": " ".join(each.name for each in self.inputs),
@@ -80,7 +86,7 @@ class Finetuned:
             ),
             "means": "; ".join(f"{each.name}: {listed(each.mean)}" for each in self.inputs),
             "stds": "; ".join(f"{each.name}: {listed(each.std)}" for each in self.inputs),
-            **thought,
+            **more,
         }
 
 
@@ -132,6 +138,7 @@ def find_finetuned(
         class_colors=_colors(training, names),
         tile=_tile(training),
         thinking=thinking,
+        dates=dates_of(training),
     )
 
 
@@ -195,9 +202,11 @@ def _tile(training: Training) -> int:
 
 def _check_shapes(contents: Contents, inputs: tuple[TrainedInput, ...], channels: int, filename: str) -> None:
     """Raise WeightsError where the weights read other bands or tell other classes than is said of them."""
+    # Where several dates are read, the backbone is an encoder within one.
+    inner = "encoder." if any(key.startswith("encoder.encoder.encoder") for key in contents.state) else ""
     for each in inputs:
         weight = contents.state.get(
-            f"encoder.encoder_embeddings.{modalities[each.name].raw_key}.proj.weight",
+            f"encoder.{inner}encoder_embeddings.{modalities[each.name].raw_key}.proj.weight",
         )
         if weight is not None and weight.shape[1] != len(each.bands) * PATCH**2:
             raise WeightsError(

@@ -24,7 +24,7 @@ from terramind_xr.model.weights import fill
 _lock = threading.RLock()
 
 # Auxiliary heads serve the training alone, and are not built. Tokenizers are for inputs in tokens.
-_UNUSED = re.compile(r"aux_heads\.|encoder\.tokenizer\.")
+_UNUSED = re.compile(r"aux_heads\.|(encoder\.){1,2}tokenizer\.")
 
 
 def predict(
@@ -41,7 +41,8 @@ def predict(
     model
         Which one.
     pixels
-        Standardised inputs by modality, (tile, band, y, x), in the model's bands.
+        Standardised inputs by modality, in the model's bands: (tile, band, y, x), or (tile, band, date, y, x)
+        for a model of several dates.
     places
         First row and column of each tile from the scene's origin: (tile, 2).
     sampling

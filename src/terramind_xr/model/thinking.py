@@ -145,6 +145,8 @@ def _thought(
     known = {part.mod_name_mapping[name]: _seen(pixels) for name, pixels in given.items()}
     first = next(iter(given.values()))
     grid = (len(first), first.shape[-2] // PATCH, first.shape[-1] // PATCH)
+    # A model of several dates gives the dates of a tile one after the other: they share its noise.
+    places = np.repeat(places, len(first) // len(places), axis=0)
     thought = {}
     for name in part.tim_modalities:
         key = part.mod_name_mapping[name]
