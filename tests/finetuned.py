@@ -41,7 +41,8 @@ def task_of(kind: str, modalities: list[str], seed: int = 0, class_names=None, *
     sizes = {"num_outputs": 1} if "regression" in kind else {"num_classes": 3}
     arguments = {**TERRAMIND, "backbone_modalities": modalities, **sizes, **arguments}
     if kind not in ("segmentation", "regression"):
-        arguments = {**arguments, "decoder": "IdentityDecoder", "necks": []}
+        necks = [{"name": "ReshapeTokensToImage", "remove_cls_token": False}]
+        arguments = {**arguments, "decoder": "IdentityDecoder", "necks": necks}
         del arguments["decoder_channels"]
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
         warnings.simplefilter("ignore")
