@@ -39,12 +39,17 @@ def task_of(kind: str, modalities: list[str], seed: int = 0, class_names=None, *
         "segmentation": "SemanticSegmentationTask",
         "regression": "PixelwiseRegressionTask",
         "classification": "ClassificationTask",
+        "several labels": "MultiLabelClassificationTask",
+        "scalar regression": "ScalarRegressionTask",
     }[kind]
-    more = {} if kind == "regression" else {"class_names": class_names, "ignore_index": -1}
-    sizes = {"num_outputs": 1} if kind == "regression" else {"num_classes": 3}
+    more = {} if "regression" in kind else {"class_names": class_names, "ignore_index": -1}
+    if kind == "several labels":
+        more["loss"] = "bce"
+    sizes = {"num_outputs": 1} if "regression" in kind else {"num_classes": 3}
     arguments = {**TERRAMIND, "backbone_modalities": modalities, **sizes, **arguments}
-    if kind == "classification":
-        arguments = {**arguments, "decoder": "IdentityDecoder", "necks": []}
+    if kind not in ("segmentation", "regression"):
+        necks = [{"name": "ReshapeTokensToImage", "remove_cls_token": False}]
+        arguments = {**arguments, "decoder": "IdentityDecoder", "necks": necks}
         del arguments["decoder_channels"]
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
         warnings.simplefilter("ignore")

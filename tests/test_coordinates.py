@@ -65,7 +65,7 @@ def folder(tmp_path_factory, released):
     tokens = save_vocabulary(folder / VOCABULARY)
     os.link(released / "TerraMind_Tokenizer_LULC.pt", folder / "TerraMind_Tokenizer_LULC.pt")
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
-        patch.setitem(weights._SIZES, "terramind_v1_tiny", (32, 1, 1, 2))
+        patch.setitem(weights.BACKBONES, "terramind_v1_tiny", (32, 1, 1, 2))
         torch.manual_seed(1)
         encoded = ("untok_sen2l2a@224", "tok_lulc@224", "coords")
         state = weights.build_backbone("terramind_v1_tiny", encoded, ("tok_lulc@224", "coords")).state_dict()

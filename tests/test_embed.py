@@ -224,7 +224,7 @@ def test_what_float16_cannot_hold_stops_the_block(scene, monkeypatch):
 
 
 REFUSED = {
-    "pool": ({"pool": "mean"}, "pool='mean' is not available yet"),
+    "pool": ({"pool": "cls"}, "pool='cls' is unknown: use 'mean', 'max', None"),
     "merge": ({"merge": "sum"}, "merge='sum' is unknown: use 'mean', 'max', 'concat', 'dict', None"),
     "layer": ({"layers": 5}, "layers=5 cannot be used: demo has 5 layers. Give a number from -5 to 4"),
     "no layer": ({"layers": []}, "demo has 5 layers"),

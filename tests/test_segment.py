@@ -453,12 +453,6 @@ def test_what_the_scene_lacks_is_an_input_error(checkpoint, tile):
         kelvin.terramind.segment(checkpoint)
 
 
-def test_what_is_not_available_yet_says_so(tile, tmp_path):
-    path = finetuned.save(finetuned.task_of("classification", ["S1GRD"]), tmp_path / "scene.ckpt")
-    with pytest.raises(OptionError, match="not available yet"):
-        tile.terramind.segment(path)
-
-
 @pytest.mark.parametrize(
     "options",
     [{"uncertainty": "variance"}, {"uncertainty": []}, {"inputs": ["S2L2A"]}, {"inputs": {"DEM": "DEM"}}],

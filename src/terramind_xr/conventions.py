@@ -17,8 +17,8 @@ from typing import Any
 
 import xarray as xr
 
-from terramind_xr.facts import PATCH, RESOLUTION
-from terramind_xr.grid import Grid
+from terramind_xr.facts import PATCH, RESOLUTION, TILE
+from terramind_xr.grid import Grid, is_by_tile
 
 CONVENTIONS: tuple[dict[str, str], ...] = (
     {
@@ -65,7 +65,7 @@ def embedding_attributes(data: xr.DataArray, model: str, inputs: tuple[str, ...]
     Parameters
     ----------
     data
-        (…, feature, y, x).
+        (…, feature, y, x), or by tile.
     model
         Name of the model.
     inputs
@@ -98,8 +98,7 @@ def _of_array(data: xr.DataArray) -> dict[str, Any]:
     if isinstance(attrs["geoemb:source_data"], str):  # a list of one, as netCDF gives it back
         attrs["geoemb:source_data"] = [attrs["geoemb:source_data"]]
     attrs["geoemb:dimensions"] = data.sizes.get("feature", attrs["geoemb:dimensions"])
-    side = [PATCH, PATCH]
-    attrs["geoemb:chip_layout"] = {"layout_type": "regular_grid", "chip_size": side, "stride": side}
+    attrs["geoemb:chip_layout"] = _chip_layout(data)
     scale = data.attrs.get("scale_factor", data.encoding.get("scale_factor"))
     if scale is not None:
         attrs["geoemb:quantization"] = {
@@ -113,12 +112,19 @@ def _of_array(data: xr.DataArray) -> dict[str, Any]:
     return {"zarr_conventions": [dict(each) for each in known], **attrs, **spatial}
 
 
+def _chip_layout(data: xr.DataArray) -> dict[str, Any]:
+    """Patches side by side, or tiles, of which the last ones of a scene lie closer."""
+    if is_by_tile(data):
+        return {"layout_type": "irregular", "chip_size": [TILE, TILE]}
+    return {"layout_type": "regular_grid", "chip_size": [PATCH, PATCH], "stride": [PATCH, PATCH]}
+
+
 def where(data: xr.DataArray) -> dict[str, Any]:
-    """``spatial:`` and ``proj:`` of an array; what is not known is left out."""
+    """``spatial:`` and ``proj:`` of an array; what is not known is left out, such as a raster of tiles."""
     grid = Grid.find(data)
     if grid is None:
         return {}
-    transform = grid.transform
+    transform = None if is_by_tile(data) else grid.transform
     if transform is None:  # it is required
         return crs_attributes(grid.crs)
     a, b, c, d, e, f = (float(value) for value in transform[:6])

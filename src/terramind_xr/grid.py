@@ -25,6 +25,9 @@ _NAMES = (
     ("Y", "X"),
     ("row", "col"),
 )
+TILE_DIMS = ("tile_y", "tile_x")
+"""Dims of results with a cell for each tile: no raster, since tiles overlap and the last ones are shifted."""
+
 _LATITUDES = ("lat", "latitude")
 # Counted from the upper left corner of an image, they grow southwards and eastwards.
 _COUNTS = ("row", "col")
@@ -207,7 +210,7 @@ class Grid:
         return replace(self, y=y, x=x, told=told)
 
     def tiles(self, starts: tuple[tuple[int, ...], tuple[int, ...]], size: int) -> Grid:
-        """Grid of one cell for each tile of `size` pixels a side, dims ``tile_y`` and ``tile_x``.
+        """Grid of one cell for each tile of `size` pixels a side, with the dims `TILE_DIMS`.
 
         Its coordinates are the centres of what the tiles hold of the grid. `starts` are their first rows and
         columns, counted from the north-west corner; the cells lie in the grid's own orientation. They need
@@ -215,7 +218,7 @@ class Grid:
         """
         axes = [
             axis.tiles(name, first, size, is_backwards=axis.dim in self.runs_backwards)
-            for axis, name, first in zip((self.y, self.x), ("tile_y", "tile_x"), starts, strict=True)
+            for axis, name, first in zip((self.y, self.x), TILE_DIMS, starts, strict=True)
         ]
         return replace(self, y=axes[0], x=axes[1], told=None)
 
@@ -298,6 +301,11 @@ class Grid:
             return {"axis": axis}
         metres = {"units": "m"} if self.crs.linear_units_factor[1] == 1 else {}
         return {"axis": axis, "standard_name": f"projection_{axis.lower()}_coordinate", **metres}
+
+
+def is_by_tile(data: xr.DataArray) -> bool:
+    """Whether a result has cells of tiles, or is a row of them."""
+    return bool(set(TILE_DIMS) & set(data.dims))
 
 
 def _spatial_dims(data: xr.DataArray) -> tuple[str, str] | None:

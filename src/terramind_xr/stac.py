@@ -22,6 +22,7 @@ import xarray as xr
 from terramind_xr.conventions import model_url, where
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.facts import TILE, modalities
+from terramind_xr.grid import is_by_tile
 
 if TYPE_CHECKING:
     import pystac
@@ -64,7 +65,7 @@ def stac_item(
     Raises
     ------
     InputError
-        `obj` is no result, its place is not known, or nothing says its time.
+        `obj` is no result, or one by tile, its place is not known, or nothing says its time.
     OptionError
         `datetime` is no time.
 
@@ -80,7 +81,7 @@ def stac_item(
     from pystac.extensions.projection import ProjectionExtension
 
     results = _results(obj)
-    first = results[0]
+    first = _first_raster(results)
     place = where(first)
     if "spatial:bbox" not in place or "proj:wkt2" not in place:
         raise InputError(
@@ -122,6 +123,17 @@ def _results(obj: xr.Dataset | xr.DataArray) -> list[xr.DataArray]:
             "was made (xr.set_options(keep_attrs=True) keeps them in arithmetic)."
         )
     return found
+
+
+def _first_raster(results: list[xr.DataArray]) -> xr.DataArray:
+    """The variable whose grid is the item's."""
+    for each in results:
+        if not is_by_tile(each):
+            return each
+    raise InputError(
+        f"{results[0].name}: dimensions {tuple(map(str, results[0].dims))}; expected rows and columns of a "
+        "raster, and tiles overlap. Describe a result on pixels or patches instead: embed(pool=None)."
+    )
 
 
 def _footprint(data: xr.DataArray, place: dict[str, Any]) -> tuple[dict[str, Any], list[float]]:

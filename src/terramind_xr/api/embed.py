@@ -16,7 +16,7 @@ from terramind_xr.engine import Tiling
 from terramind_xr.errors import OptionError
 from terramind_xr.facts import modalities
 from terramind_xr.kernels import EmbedKernel
-from terramind_xr.kernels.embed import Dtype
+from terramind_xr.kernels.embed import POOLS, Dtype, Pool
 from terramind_xr.label import provenance
 from terramind_xr.model.features import MERGES, Merge, embedding_scale, encoder_size
 from terramind_xr.model.recipe import describe, find
@@ -31,7 +31,7 @@ def embed(
     inputs: Names = None,
     layers: int | Sequence[int] = -1,
     merge: Merge = "mean",
-    pool: str | None = None,
+    pool: Pool = None,
     model: ModelName = None,
     offset: str | Offset = "auto",
     mask: Mask = None,
@@ -42,10 +42,10 @@ def embed(
     device: str | None = None,
     precision: Precision | None = None,
 ) -> xr.DataArray | xr.Dataset:
-    """Turn each patch of 16 × 16 pixels into features of the encoder.
+    """Turn each patch of 16 × 16 pixels into features of the encoder, or each tile of 224 × 224 pixels.
 
     Lazy for lazy data. Features of a tile are those of terratorch's backbone; where tiles overlap, they are
-    blended.
+    blended, unless each tile gets a vector of its own.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ def embed(
         How the features of several modalities become one: ``"mean"``, ``"max"``, or ``"concat"`` along the
         features. None gives a dimension ``modality``, and ``"dict"`` a variable for each modality.
     pool
-        One vector a tile; None for now.
+        None for a vector of each patch, ``"mean"`` or ``"max"`` for one of each tile: over its patches that
+        hold a valid pixel.
     model
         Name from `models`, or a folder with the files; by default the option ``model``.
     offset
@@ -87,6 +88,8 @@ def embed(
         (time, …, [layer, modality,] feature, y, x) on the patch grid of 160 m, called ``embedding``, without
         unit. Patches without a valid pixel are NaN. Codes hold the CF attributes ``scale_factor`` and
         ``_FillValue``, so that files give back floats with NaN: `xarray.decode_cf` does it in memory.
+        With `pool` (time, …, [layer, modality,] feature, tile_y, tile_x): y and x of the tiles' centres,
+        and NaN for tiles without a valid pixel.
         ``merge="dict"`` gives a Dataset with a variable for each modality (``S2L2A_embedding``).
 
     Raises
@@ -105,12 +108,14 @@ def embed(
     >>> embedding = ds.terramind.embed(model="demo")
     >>> embedding.dims, embedding.shape, abs(embedding.rio.resolution()[0])
     (('feature', 'y', 'x'), (128, 16, 16), 160.0)
+    >>> by_tile = ds.terramind.embed(model="demo", pool="mean")
+    >>> by_tile.dims, by_tile.shape
+    (('feature', 'tile_y', 'tile_x'), (128, 2, 2))
     """
-    if pool is not None:
-        raise OptionError(f"pool={pool!r} is not available yet; leave it at None.")
     check_batch_size(batch_size)
-    if merge not in MERGES:
-        raise OptionError(f"merge={merge!r} is unknown: use {', '.join(map(repr, MERGES))}.")
+    for option, value, known in (("merge", merge, MERGES), ("pool", pool, POOLS)):
+        if value not in known:
+            raise OptionError(f"{option}={value!r} is unknown: use {', '.join(map(repr, known))}.")
     chosen = chosen_model(model)
     name = describe(chosen).name
     width, depth = encoder_size(name)
@@ -127,11 +132,13 @@ def embed(
         merge=merge,
         width=width,
         execution=execution(device, precision),
+        shape=scene.grid.shape,
+        pool=pool,
         dtype=dtype,
         scale=scaled,
     )
     told = {"inputs": " ".join(kernel.names), "layers": " ".join(map(str, numbers)), "merge": str(merge)}
-    made = provenance(kernel.recipe, kernel.execution, **told)
+    made = provenance(kernel.recipe, kernel.execution, pool=pool, **told)
     results = mapped(scene, kernel, tiling, batch_size=batch_size, made=made)
     for result in results:
         result.attrs.update(embedding_attributes(result, kernel.recipe.name, kernel.names))

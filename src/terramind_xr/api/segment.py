@@ -42,8 +42,9 @@ def segment(
     """Map a scene with a model that was fine-tuned with terratorch: classes, or values of a regression.
 
     Lazy for lazy data: no pixel is read before the result is computed. The scene may be of any size; it is
-    tiled by the size of the model's images, and tiles are blended, classes by their probabilities. How the
-    data is chunked does not change the result.
+    tiled by the size of the model's images, and tiles are blended, classes by their probabilities. Models of
+    whole images, for the classification of scenes, tell one class or value of each tile. How the data is
+    chunked does not change the result.
 
     Parameters
     ----------
@@ -88,8 +89,10 @@ def segment(
         ``segmentation`` (time, …, y, x): codes, uint8, with 255 for no data, as the attribute
         ``terramind_nodata`` says; names of the classes are in ``flag_meanings``. With `probabilities`,
         (time, …, ``category``, y, x), float32 with NaN for no data. Of a regression, ``regression``
-        (time, …, [``variable``,] y, x), float32 with NaN for no data. With `uncertainty` a Dataset, in which
-        each measure is a variable beside it. Attributes say how it was made.
+        (time, …, [``variable``,] y, x), float32 with NaN for no data. A model of whole images gives
+        ``classification`` or ``regression`` alike, (time, …, tile_y, tile_x): y and x of the tiles' centres,
+        and no data for tiles without a valid pixel. With `uncertainty` a Dataset, in which each measure is a
+        variable beside it. Attributes say how it was made.
 
     Raises
     ------
@@ -139,7 +142,7 @@ def _wanted(
             f"uncertainty={uncertainty!r} cannot be used: expected one or several of "
             f"{', '.join(UNCERTAINTIES)}."
         )
-    if model.task == "regression":
+    if not model.has_classes:
         if probabilities or measures:
             option = "probabilities=True" if probabilities else f"uncertainty={uncertainty!r}"
             raise OptionError(

@@ -1,4 +1,4 @@
-"""The kernel of `embed`: pixels to features of the encoder, on the patch grid."""
+"""The kernel of `embed`: pixels to features of the encoder, on the patch grid or by tile."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 from terramind_xr.engine import Field, Layer, Output
 from terramind_xr.errors import OptionError
 from terramind_xr.facts import PATCH
-from terramind_xr.kernels.reading import KernelInput, Mask
+from terramind_xr.kernels.reading import KernelInput, Mask, in_patches
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.features import Merge, features
 from terramind_xr.model.recipe import Recipe
 
 Dtype = Literal["float32", "float16", "int8"]
+
+Pool = Literal["mean", "max"] | None
+"""How the patches of a tile become one; None keeps them."""
+
+POOLS: tuple[Pool, ...] = ("mean", "max", None)
 
 CODE_LIMIT = 127
 """Largest absolute value of an int8 code; features beyond it saturate."""
@@ -46,6 +51,10 @@ class EmbedKernel:
         Features of a patch.
     execution
         Where the model runs.
+    shape
+        Rows and columns of the scene: what is mirrored at its end is not pooled.
+    pool
+        How the patches of a tile become one, or None.
     dtype
         Of the result.
     scale
@@ -59,6 +68,8 @@ class EmbedKernel:
     merge: Merge
     width: int
     execution: Execution
+    shape: tuple[int, int]
+    pool: Pool = None
     dtype: Dtype = "float32"
     scale: float = 1.0
 
@@ -69,11 +80,14 @@ class EmbedKernel:
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """All features on the patch grid; with ``merge="dict"`` those of each modality by itself."""
+        """All features of a patch or a tile; with ``merge="dict"`` those of each modality by itself."""
+        count = len(self.layers) * self.width
         if self.merge == "dict":
-            return (Field(len(self.layers) * self.width, cell=PATCH),) * len(self.inputs)
-        times = len(self.inputs) if self.merge in ("concat", None) else 1
-        return (Field(len(self.layers) * times * self.width, cell=PATCH),)
+            return (self._field(count),) * len(self.inputs)
+        return (self._field(count * len(self.inputs) if self.merge in ("concat", None) else count),)
+
+    def _field(self, channels: int) -> Field:
+        return Field(channels, cell=PATCH) if self.pool is None else Field(channels, merge="tile")
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -92,8 +106,9 @@ class EmbedKernel:
         if self.merge is None:
             sizes["modality"], coords["modality"] = len(modalities), list(modalities)
         sizes["feature"] = self.width * (len(modalities) if self.merge == "concat" else 1)
+        features = "features" if self.pool is None else f"{self.pool} over each tile of the features"
         attrs: dict[str, Any] = {
-            "long_name": f"features of TerraMind's encoder from {', '.join(modalities)}",
+            "long_name": f"{features} of TerraMind's encoder from {', '.join(modalities)}",
             "units": "1",
         }
         is_packed = self.dtype == "int8"
@@ -128,11 +143,16 @@ class EmbedKernel:
         )
         found = features(self.recipe, batch, self.layers, self.merge, self.execution)
         parts = np.split(found, len(self.inputs), axis=2) if self.merge == "dict" else [found]
-        return [part.reshape(tiles, -1, *part.shape[-2:]) for part in parts]
+        rasters = [part.reshape(tiles, -1, *part.shape[-2:]) for part in parts]
+        if self.pool is None:
+            return rasters
+        used = in_patches(np.logical_or.reduce(valid) & _within(self.shape, places, (height, width)))
+        return [pooled(raster, used, self.pool) for raster in rasters]
 
     def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
         """Features ([layer, modality,] feature, y, x) as floats or as codes; nodata without a valid pixel."""
         values = merged.reshape(*self.outputs[index].pixel, *merged.shape[-2:])
+        values = np.where(valid, values, 0)  # a tile that was not run is NaN, which no code holds
         if self.dtype == "int8":
             codes = np.rint(values / self.scale).clip(-CODE_LIMIT, CODE_LIMIT).astype(np.int8)
             codes[..., ~valid] = CODE_NODATA
@@ -147,3 +167,30 @@ class EmbedKernel:
         result = values.astype(self.dtype)
         result[..., ~valid] = np.nan
         return result
+
+
+def pooled(features: NDArray[np.float32], used: Mask, pool: Pool) -> NDArray[np.float32]:
+    """One value a tile (tile, channel, 1, 1): mean or maximum of those (tile, channel, row, column) `used`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> features = np.array([[[[1, 2], [6, 50]]]], np.float32)
+    >>> used = np.array([[[True, True], [True, False]]])
+    >>> pooled(features, used, "mean").item(), pooled(features, used, "max").item()
+    (3.0, 6.0)
+    """
+    # Along one axis that is contiguous, a tile is summed alike in every batch.
+    flat = features.reshape(*features.shape[:2], -1)
+    mask = used.reshape(len(used), 1, -1)
+    if pool == "max":
+        result = np.where(mask, flat, -np.inf).max(axis=-1)
+    else:
+        result = np.where(mask, flat, 0).sum(axis=-1, dtype=np.float64) / mask.sum(axis=-1)
+    return np.asarray(result[..., np.newaxis, np.newaxis], np.float32)
+
+
+def _within(shape: tuple[int, int], places: NDArray[np.int64], tile: tuple[int, int]) -> Mask:
+    """Pixels (tile, y, x) of tiles at `places` that are the scene's own, not mirrored at its end."""
+    rows, cols = (places[:, axis, np.newaxis] + np.arange(tile[axis]) < shape[axis] for axis in (0, 1))
+    return np.asarray(rows[:, :, np.newaxis] & cols[:, np.newaxis, :])

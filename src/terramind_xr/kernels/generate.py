@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.engine import Field, Layer, Output
-from terramind_xr.facts import PATCH, TILE, band_dims
+from terramind_xr.facts import TILE, band_dims
 from terramind_xr.georeference import Georeference
 from terramind_xr.kernels.describe import (
     coordinates_output,
@@ -18,7 +18,7 @@ from terramind_xr.kernels.describe import (
     modality_output,
     probabilities_output,
 )
-from terramind_xr.kernels.reading import KernelInput, Mask, TokenInput
+from terramind_xr.kernels.reading import KernelInput, Mask, TokenInput, in_patches
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution
@@ -92,7 +92,7 @@ class GenerateKernel:
             if isinstance(given, TokenInput):
                 tokens[given.name], visible[given.name] = array[:, 0], mask
             else:
-                pixels[given.name], visible[given.name] = array, _patches(mask)
+                pixels[given.name], visible[given.name] = array, in_patches(mask)
         lonlat = self.georeference.lonlat(places, TILE) if self.georeference else None
         batch = Batch(pixels, visible, places, tokens, lonlat)
         generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
@@ -101,10 +101,3 @@ class GenerateKernel:
     def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
         """Maps in physical units, or one place a tile; NaN, or class 0, where no input is valid."""
         return finish_modality(self.targets[index], merged, valid, self.offset, self.probabilities)
-
-
-def _patches(valid: Mask) -> Mask:
-    """Patches (tile, row, column) that hold a valid pixel."""
-    tiles, height, width = valid.shape
-    patches = valid.reshape(tiles, height // PATCH, PATCH, width // PATCH, PATCH)
-    return np.asarray(patches.any(axis=(2, 4)))

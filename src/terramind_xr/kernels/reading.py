@@ -126,6 +126,13 @@ class TokenInput:
         return Layer(np.where(valid, raw, _centre(self.codebook)).astype(np.int64), valid, cell=PATCH)
 
 
+def in_patches(valid: Mask) -> Mask:
+    """Patches (tile, row, column) that hold a valid pixel of (tile, y, x)."""
+    tiles, height, width = valid.shape
+    patches = valid.reshape(tiles, height // PATCH, PATCH, width // PATCH, PATCH)
+    return np.asarray(patches.any(axis=(2, 4)))
+
+
 def _centre(codebook: tuple[int, ...]) -> int:
     """Token of the middle level in each dimension; the first dimension counts fastest, as in FSQ."""
     bases = np.cumprod((1, *codebook[:-1]))

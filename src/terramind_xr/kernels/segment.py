@@ -1,4 +1,4 @@
-"""The kernel of `segment`: what a fine-tuned model says of each pixel, and how sure it is."""
+"""The kernel of `segment`: what a fine-tuned model says of each pixel or tile, and how sure it is."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SegmentKernel:
     @property
     def fields(self) -> tuple[Field, ...]:
         """Class probabilities, or the variables of a regression."""
-        return (Field(self.model.channels),)
+        return (Field(self.model.channels, merge="tile" if self.model.is_by_tile else "blend"),)
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -79,7 +79,7 @@ class SegmentKernel:
     def run(
         self, values: list[NDArray[np.float32]], valid: list[Mask], places: NDArray[np.int64]
     ) -> list[NDArray[np.float32]]:
-        """Predictions (tile, channel, y, x) of a batch."""
+        """Predictions (tile, channel, y, x) of a batch; y and x of size 1 by tile."""
         if self.dates:
             # From date after date to (tile, band, date, y, x), as terratorch has it.
             tiles, _, *size = values[0].shape
@@ -134,6 +134,7 @@ def _codes(model: Finetuned) -> tuple[str, int]:
 
 
 def _output(name: str, model: Finetuned) -> Output:
+    map_of_classes = "classification" if model.is_by_tile else "segmentation"
     if name == "classes":
         dtype, nodata = _codes(model)
         attrs = {
@@ -143,13 +144,13 @@ def _output(name: str, model: Finetuned) -> Output:
             "flag_colors": " ".join(model.class_colors) or None,
             "terramind_nodata": nodata,
         }
-        return Output("segmentation", 0, (), dtype, attrs=attrs, nodata=nodata)
+        return Output(map_of_classes, 0, (), dtype, attrs=attrs, nodata=nodata)
     if name in UNCERTAINTIES:
         return Output(name, 0, (), "float32", attrs={"long_name": _LONG_NAMES[name], "units": "1"})
     if name == "probabilities":
         attrs = {"long_name": "probability of each class", "units": "1"}
         coords = {"category": list(model.class_names)}
-        return Output("segmentation", 0, (model.channels,), "float32", ("category",), coords, attrs)
+        return Output(map_of_classes, 0, (model.channels,), "float32", ("category",), coords, attrs)
     attrs = {"long_name": "value of the regression"}
     if model.channels == 1:
         return Output("regression", 0, (), "float32", attrs=attrs)

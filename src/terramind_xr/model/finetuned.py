@@ -17,7 +17,7 @@ from terramind_xr.model.files import WeightsFile, in_folder
 from terramind_xr.model.temporal import Dates, dates_of
 from terramind_xr.model.thinking import Thinking, thinking_of
 from terramind_xr.model.trained_inputs import TrainedInput, backbone_option, trained_inputs
-from terramind_xr.model.training import Training, agreed, config_beside, from_settings, read_config
+from terramind_xr.model.training import TASKS, Training, agreed, config_beside, from_settings, read_config
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Finetuned:
     backbone
         The checkpoint's file.
     task
-        ``"segmentation"`` or ``"regression"``.
+        One of `TASKS`.
     factory
         Terratorch's model factory.
     arguments
@@ -62,6 +62,16 @@ class Finetuned:
     tile: int = TILE
     thinking: Thinking | None = None
     dates: Dates | None = None
+
+    @property
+    def is_by_tile(self) -> bool:
+        """Whether it says one thing of each tile, and not of each pixel."""
+        return self.task in ("classification", "scalar_regression")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether it tells probabilities of classes, and not variables of a regression."""
+        return self.task in ("segmentation", "classification")
 
     @property
     def digests(self) -> dict[str, str]:
@@ -143,10 +153,10 @@ def find_finetuned(
 
 
 def _refuse_what_cannot_run(training: Training) -> None:
-    if training.task not in ("segmentation", "regression"):
+    if training.task not in TASKS.values():
         raise OptionError(
-            f"{training.source} was trained for {training.task}, which is not available yet; expected a "
-            "SemanticSegmentationTask or a PixelwiseRegressionTask of terratorch."
+            f"{training.source} was trained for {training.task}, which cannot be run; expected a task of "
+            f"terratorch among {', '.join(TASKS)}."
         )
     backbone = training.arguments.get("backbone")
     if not isinstance(backbone, str):
@@ -156,7 +166,7 @@ def _refuse_what_cannot_run(training: Training) -> None:
 def _classes(training: Training) -> tuple[int, tuple[str, ...]]:
     """Number of channels of the output, and the names of classes."""
     arguments = training.arguments
-    if training.task == "regression":
+    if "regression" in training.task:
         return int(
             arguments.get("num_outputs") or (arguments.get("head_kwargs") or {}).get("num_outputs") or 1
         ), ()

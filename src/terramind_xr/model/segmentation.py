@@ -1,4 +1,4 @@
-"""Fine-tuned models at work: class probabilities, or the variables of a regression."""
+"""Fine-tuned models at work: class probabilities, or the variables of a regression, by pixel or by tile."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def predict(
     Returns
     -------
     numpy.ndarray
-        (tile, channel, y, x), float32: probabilities of the classes, or values of a regression.
+        (tile, channel, y, x), float32: probabilities of the classes, or values of a regression; y and x of
+        size 1 where the model says one thing of a tile.
     """
     import torch
 
@@ -64,10 +65,12 @@ def predict(
             think_by_place(network, places, sampling)
         given = {each.key: torch.from_numpy(pixels[each.name]).to(device) for each in model.inputs}
         output = network(given).output.float()
-        if model.task == "segmentation":
-            output = output.softmax(dim=1)
+        if model.is_by_tile:
+            output = output.reshape(len(output), model.channels, 1, 1)
         elif output.ndim == 3:  # terratorch drops the axis of a single variable
             output = output[:, None]
+        if model.has_classes:
+            output = output.softmax(dim=1)
         result: NDArray[np.float32] = output.cpu().numpy()
     return result
 

@@ -13,11 +13,14 @@ from typing import Any
 
 from terramind_xr.errors import OptionError
 
-_TASKS = {
+TASKS = {
     "SemanticSegmentationTask": "segmentation",
     "PixelwiseRegressionTask": "regression",
     "ClassificationTask": "classification",
+    "ScalarRegressionTask": "scalar_regression",
 }
+"""What can be run: terratorch's classes, and what they call themselves."""
+
 _BY_TABLE = re.compile(r"terramind_xr\.finetune\.(datamodule\.)?XarrayDataModule")
 # Where pre-trained weights came from; the checkpoint holds them now.
 _ORIGIN = ("backbone_pretrained", "backbone_ckpt_path", "decoder_pretrained")
@@ -32,7 +35,7 @@ class Training:
     source
         Name of the file that says so, for messages.
     task
-        ``"segmentation"``, ``"regression"``, or another task of terratorch.
+        One of `TASKS`, or another task of terratorch.
     factory
         Name of terratorch's model factory; empty where nothing is said of the model.
     arguments
@@ -63,7 +66,7 @@ def from_settings(settings: Mapping[str, Any], source: str) -> Training | None:
         return None
     return Training(
         source,
-        str(settings.get("task")),
+        _saved_task(settings),
         settings["model_factory"],
         _without_origin(settings["model_args"]),
         tuple(map(str, settings.get("class_names") or ())),
@@ -204,12 +207,20 @@ def _task(class_path: Any, source: str) -> str:
             f"{source} names {class_path}, but the module {package!r} is not installed. Install it, or give "
             "the configuration of a task of terratorch itself."
         )
-    if name not in _TASKS or package not in ("", "terratorch"):
+    if name not in TASKS or package not in ("", "terratorch"):
         raise OptionError(
             f"{source}: {class_path} is no task that can be run; those that can are "
-            f"{', '.join(_TASKS)} of terratorch."
+            f"{', '.join(TASKS)} of terratorch."
         )
-    return _TASKS[name]
+    return TASKS[name]
+
+
+def _saved_task(settings: Mapping[str, Any]) -> str:
+    """Task of a checkpoint; one for several labels calls itself a classification, but for its loss."""
+    task, loss = str(settings.get("task")), settings.get("loss")
+    losses = list(loss) if isinstance(loss, Mapping | list) else [loss]
+    is_of_labels = task == "classification" and any(each in ("bce", "balanced_bce") for each in losses)
+    return "classification with several labels (MultiLabelClassificationTask)" if is_of_labels else task
 
 
 def _without_origin(arguments: Mapping[str, Any]) -> dict[str, Any]:
