@@ -45,7 +45,7 @@ def segment(
     Parameters
     ----------
     obj
-        Holds the modalities that the model was trained on, with all of their bands, as for `generate`.
+        Holds the modalities that the model was trained on, with the bands that it reads, as for `generate`.
     checkpoint
         What ``terratorch fit`` wrote (``.ckpt``), or an exported state dict (``.pt``, ``.safetensors``).
         A file that holds more than weights and plain values is refused.
@@ -104,7 +104,8 @@ def segment(
     check_batch_size(batch_size)
     model = find_finetuned(checkpoint, config)
     wanted = _wanted(model, probabilities, uncertainty)
-    scene = Scene.of(obj, _inputs(model, inputs), offset=offset, mask=mask)
+    bands = {each.name: each.band_names for each in model.inputs}
+    scene = Scene.of(obj, _inputs(model, inputs), bands=bands, offset=offset, mask=mask)
     tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, tile=model.tile)
     kernel = SegmentKernel(model, scene.kernel_inputs(), wanted, execution(device, precision))
     made = provenance(model, kernel.execution, tile=model.tile, **model.told())

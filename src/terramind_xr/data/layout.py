@@ -25,9 +25,9 @@ class ModalityInput:
     Parameters
     ----------
     modality
-        The row of the modality table.
+        The row of the modality table, with the bands that were asked for.
     data
-        Dimensions ``(*extra, "band", y_dim, x_dim)``; bands in model order, coordinate ``band`` with ESA
+        Dimensions ``(*extra, "band", y_dim, x_dim)``; bands in its order, coordinate ``band`` with ESA
         names; numpy stays numpy, everything else is dask.
     variables
         Names of the user's variables it was made of.
@@ -76,7 +76,7 @@ def from_variable(ds: xr.Dataset, modality: Modality, name: str) -> Outcome:
     if grid is None:
         return None, [_no_spatial(data, name)]
     dim = band_dim(data, grid.dims)
-    single = len(modality.bands) == 1
+    single = not modality.is_banded
     faults: list[Check] = []
     if dim is None:
         data = data.expand_dims("band")

@@ -33,7 +33,7 @@ class SegmentKernel:
     model
         Which one.
     inputs
-        How its inputs are read, in its order.
+        How its inputs are read, in its order, each with the model's bands.
     wanted
         What is made of its predictions: ``"classes"``, ``"probabilities"`` or ``"values"``, and
         uncertainties.
@@ -103,7 +103,7 @@ def uncertainty(kind: str, probabilities: NDArray[np.float64]) -> NDArray[np.flo
 
 def _layer(pixels: tuple[NDArray[np.float32], Mask], trained: TrainedInput) -> Layer:
     values, valid = pixels
-    values = standardize_by(trained.mean, trained.std, values[list(trained.bands)])
+    values = standardize_by(trained.mean, trained.std, values)
     if not valid.all():
         values[:, ~valid] = 0
     return Layer(values, valid)

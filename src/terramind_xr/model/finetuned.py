@@ -69,10 +69,7 @@ class Finetuned:
         return {
             "task": self.task,
             "inputs": " ".join(each.name for each in self.inputs),
-            "bands": "; ".join(
-                f"{each.name}: {' '.join(modalities[each.name].band_names[band] for band in each.bands)}"
-                for each in self.inputs
-            ),
+            "bands": "; ".join(f"{each.name}: {' '.join(each.band_names)}" for each in self.inputs),
             "means": "; ".join(f"{each.name}: {listed(each.mean)}" for each in self.inputs),
             "stds": "; ".join(f"{each.name}: {listed(each.std)}" for each in self.inputs),
         }

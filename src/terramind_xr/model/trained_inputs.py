@@ -39,6 +39,12 @@ class TrainedInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the bands, in the model's order."""
+        names = modalities[self.name].band_names
+        return tuple(names[band] for band in self.bands)
+
 
 def backbone_option(training: Training, name: str) -> Any:
     """An argument of the backbone, as terratorch's factory finds it."""
