@@ -53,6 +53,7 @@ def segment(
         Configuration of the training, as a path or as what it holds: bands, means, names of classes; it is
         needed for a state dict. By default the ``config.yaml`` that Lightning wrote beside the checkpoint or
         one folder above. Without means in it, those of TerraMind's pre-training are taken, with a warning.
+        A checkpoint that was trained on `terramind_xr.finetune.XarrayDataModule` needs none.
     inputs
         Where names of variables are ambiguous: ``{"S2L2A": {"B02": "my_variable", …}}``, as for `generate`.
     probabilities
@@ -77,7 +78,8 @@ def segment(
     -------
     xarray.DataArray or xarray.Dataset
         ``segmentation`` (time, …, y, x): codes, uint8, with 255 for no data, as the attribute
-        ``terramind_nodata`` says; names of the classes are in ``flag_meanings``. With `probabilities`,
+        ``terramind_nodata`` says; names of the classes are in ``flag_meanings``, and the codes of the labels
+        in ``terramind_label_codes`` where the training knew them by others. With `probabilities`,
         (time, …, ``category``, y, x), float32 with NaN for no data. Of a regression, ``regression``
         (time, …, [``variable``,] y, x), float32 with NaN for no data. With `uncertainty` a Dataset, in which
         each measure is a variable beside it. Attributes say how it was made.

@@ -123,6 +123,7 @@ def _output(name: str, model: Finetuned) -> Output:
             "flag_meanings": " ".join(model.class_names),
             "flag_colors": " ".join(model.class_colors) or None,
             "terramind_nodata": nodata,
+            "terramind_label_codes": np.array(model.label_codes) if model.label_codes else None,
         }
         return Output("segmentation", 0, (), dtype, attrs=attrs, nodata=nodata)
     if name in UNCERTAINTIES:
