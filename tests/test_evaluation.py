@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terramind_xr import InputError, OptionError, evaluate
@@ -100,6 +100,7 @@ def test_errors_of_a_quantity():
     xr.testing.assert_allclose(evaluate(*(each.chunk(y=7) for each in arrays)).compute(), scores)
 
 
+@settings(max_examples=10)
 @given(order=st.permutations(list(CLASSES)), lazy=st.booleans())
 def test_maps_of_other_codes_are_compared_by_name(order, lazy):
     """A model counts its classes from 0, in the order of its training."""
