@@ -281,6 +281,7 @@ data:
     data: {tmp_path}/scene.zarr
     labels: LULC
     inputs: [S1GRD]
+    bands: {{S1GRD: [VH]}}
     classes: {{1: water, 2: trees, 3: marsh, 4: crops, 5: built, 6: bare, 7: snow, 8: cloud, 9: range}}
     tile: 112
     block: 1
@@ -296,4 +297,4 @@ data:
     made = parser.instantiate_classes(parser.parse_args([f"--config={config}"])).data
     assert isinstance(made, XarrayDataModule)
     made.setup("fit")
-    assert next(iter(made.train_dataloader()))["image"]["S1GRD"].shape[1:] == (2, 112, 112)
+    assert next(iter(made.train_dataloader()))["image"]["S1GRD"].shape[1:] == (1, 112, 112)

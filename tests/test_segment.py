@@ -265,6 +265,7 @@ def test_our_own_data_module_needs_no_means(task, checkpoint, tile):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error::terramind_xr.TerramindWarning")
 def test_what_a_training_writes_is_read(tmp_path, one_thread):
     """One step of a fit with its callbacks, optimiser and scheduler, on tiles of a scene."""
     from lightning.pytorch import Trainer
@@ -285,6 +286,9 @@ def test_what_a_training_writes_is_read(tmp_path, one_thread):
     expected = finetuned.forward(task.eval(), {"S1GRD": standardized(tile, "S1GRD")}).softmax(1)[0]
     found = tile.terramind.segment(kept.best_model_path, probabilities=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert tile.terramind.segment(kept.best_model_path).attrs["terramind_label_codes"].tolist() == [
+        *range(1, 10)
+    ]
 
 
 def test_without_means_there_is_a_warning(tile, checkpoint):
