@@ -26,7 +26,7 @@ DEMO = {
     "backbone_pretrained": True,
     "necks": [{"name": "SelectIndices", "indices": [1, 2, 3, 4]}, *TERRAMIND["necks"][1:]],
 }
-"""The demo's encoder instead: smaller, and trained. `terramind_xr.finetune.registry.register` comes first."""
+"""The demo's encoder instead: smaller, and trained. `terramind_xr.model.registry.register` comes first."""
 CLASSES = ["bare land", "water", "cloud"]
 
 

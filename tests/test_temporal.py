@@ -23,7 +23,7 @@ DATES = np.array(["2024-04-01", "2024-05-21", "2024-07-10"], "datetime64[ns]")
 
 @pytest.fixture(scope="module", autouse=True)
 def small_blocks():
-    from terramind_xr.finetune.registry import register
+    from terramind_xr.model.registry import register
 
     register()
     with terramind_xr.set_options(block=1):

@@ -17,6 +17,7 @@ from terramind_xr.model.checkpoint import read_checkpoint
 from terramind_xr.model.execution import Execution, session
 from terramind_xr.model.finetuned import Finetuned
 from terramind_xr.model.quiet import import_terratorch, without_draws
+from terramind_xr.model.registry import register
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.thinking import think_by_place, thinking_parts
 from terramind_xr.model.weights import fill
@@ -98,6 +99,7 @@ def _load(model: Finetuned, device: str) -> Any:
 def _built(model: Finetuned) -> Any:
     from terratorch.registry import MODEL_FACTORY_REGISTRY
 
+    register()
     arguments = json.loads(model.arguments)
     if arguments.get("backbone_kwargs"):
         arguments["backbone_kwargs"]["pretrained"] = False
