@@ -98,10 +98,34 @@ def test_several_dates_are_thought_about(scene, tile, tmp_path, one_thread):
     task, path = temporal(tmp_path, "mean", backbone="terramind_xr_demo_tim")
     found = tile.terramind.segment(path, probabilities=True)
     np.testing.assert_allclose(found, upstream(task, tile), atol=1e-5)
-    drawn = scene.terramind.segment(path, temperature=1.0)
-    lazy = scene.chunk({"time": 1, "y": 100, "x": 90}).terramind.segment(path, temperature=1.0, batch_size=3)
+    wide = scene.isel(y=slice(224))
+    drawn = wide.terramind.segment(path, temperature=1.0)
+    lazy = wide.chunk({"time": 1, "y": 100, "x": 90}).terramind.segment(path, temperature=1.0, batch_size=3)
     np.testing.assert_array_equal(lazy, drawn)
-    assert (drawn != scene.terramind.segment(path)).any()
+    assert (drawn[:, :192] != found.argmax("category")[:, :192]).any()  # where one tile tells alone
+
+
+@pytest.mark.filterwarnings("error::terramind_xr.TerramindWarning")
+def test_means_of_the_data_module_for_crops_are_taken(tile, tmp_path, one_thread):
+    from terratorch.datamodules.multi_temporal_crop_classification import MEANS, STDS
+
+    task, path = temporal(tmp_path, "concat", count=3, backbone_bands={"S2L2A": list(MEANS)})
+    where = [
+        modalities["S2L2A"].band_names.index(band) for band in ("B02", "B03", "B04", "B8A", "B11", "B12")
+    ]
+    mean, std = (np.array(list(each.values()), "f")[:, None, None] for each in (MEANS, STDS))
+    dates = [(date.values[where].astype("f") - mean) / std for date in tile.S2L2A]
+    expected = finetuned.forward(task, {"S2L2A": np.stack(dates, axis=1)[None]}).softmax(1)[0]
+    name = "terratorch.datamodules.MultiTemporalCropClassificationDataModule"
+    config = {"data": {"class_path": name, "init_args": {"data_root": "out/data/crop"}}}
+    found = tile.terramind.segment(path, config, probabilities=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    config["data"]["init_args"]["bands"] = ["RED", "GREEN", "BLUE", "NIR_NARROW", "SWIR_1", "SWIR_2"]
+    with pytest.raises(OptionError, match="but the data of the configuration have"):
+        tile.terramind.segment(path, config)
+    config["data"]["init_args"]["bands"] = ["VV"]
+    with pytest.raises(OptionError, match="Give means and stds"):
+        tile.terramind.segment(path, config)
 
 
 _whole = {}

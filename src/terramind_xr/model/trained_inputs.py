@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from terramind_xr.errors import OptionError, warn
 from terramind_xr.facts import Modality, modalities
+from terramind_xr.model.quiet import import_terratorch
 from terramind_xr.model.training import Training
 
 _PRETRAINED = re.compile(r"(terramind_v1_(tiny|small|base|large)|terramind_xr_demo)(_tim)?")
@@ -67,6 +68,8 @@ def trained_inputs(training: Training, config: str | None) -> tuple[TrainedInput
             "(backbone_modalities); only models of TerraMind's modalities can be run."
         )
     names = {key: _modality(key, training.source) for key in keys}
+    if training.of_crops and not _has_statistics(training):
+        training = _with_those_of_crops(training, keys)
     keys = _in_order_of_data(list(names), training)
     if not _has_statistics(training) and not training.by_table:
         if not _PRETRAINED.fullmatch(training.arguments["backbone"]):
@@ -82,6 +85,27 @@ def trained_inputs(training: Training, config: str | None) -> tuple[TrainedInput
             "of TerraMind's pre-training are taken. If the training took others, give them: config='….yaml'."
         )
     return tuple(_input(key, names[key], training) for key in keys)
+
+
+def _with_those_of_crops(training: Training, keys: Sequence[Any]) -> Training:
+    """The training with bands, means and standard deviations of terratorch's data module for crops."""
+    import_terratorch()
+    from terratorch.datamodules import multi_temporal_crop_classification as crops
+
+    bands = [str(band) for band in training.data.get("bands") or crops.MEANS]
+    unknown = [band for band in bands if band not in crops.MEANS]
+    if unknown or len(keys) != 1:
+        raise OptionError(
+            f"The data module for crops reads {', '.join(crops.MEANS)} of one modality, but the "
+            f"configuration has {', '.join(bands)}, and the model reads {', '.join(map(str, keys))}. Give "
+            "means and stds."
+        )
+    data = {
+        "output_bands": {keys[0]: bands},
+        "means": {keys[0]: [crops.MEANS[band] for band in bands]},
+        "stds": {keys[0]: [crops.STDS[band] for band in bands]},
+    }
+    return replace(training, data={**training.data, **data})
 
 
 def _modality(key: Any, source: str) -> Modality:

@@ -24,6 +24,8 @@ BY_TABLE = "terramind_xr.modalities"
 """What `terramind_xr.finetune.XarrayDataModule` says in checkpoints of what standardised its samples."""
 
 _BY_TABLE = re.compile(r"terramind_xr\.finetune\.(datamodule\.)?XarrayDataModule")
+# The one data module of terratorch that reads digital numbers, and holds what standardises them itself.
+_CROPS = re.compile(r"terratorch\.datamodules\.(\w+\.)?MultiTemporalCropClassificationDataModule")
 # Where pre-trained weights came from; the checkpoint holds them now.
 _ORIGIN = ("backbone_pretrained", "backbone_ckpt_path", "decoder_pretrained")
 
@@ -50,6 +52,8 @@ class Training:
         Colours of the classes by name (hexadecimal RGB).
     by_table
         Whether the data module standardised by the modality table, as TerraMind's pre-training did.
+    of_crops
+        Whether it was terratorch's for multi-temporal crops, which has means of its own.
     """
 
     source: str
@@ -60,6 +64,7 @@ class Training:
     data: Mapping[str, Any] = field(default_factory=dict)
     colors: Mapping[str, str] = field(default_factory=dict)
     by_table: bool = False
+    of_crops: bool = False
 
 
 def from_settings(settings: Mapping[str, Any], source: str, data: Mapping[str, Any]) -> Training | None:
@@ -101,7 +106,8 @@ def from_config(config: Mapping[str, Any], source: str) -> Training:
     if not config.get("model") and not config.get("data"):
         raise _no_config(config, source)
     model, data = (_arguments(config, name, source) for name in ("model", "data"))
-    by_table = bool(_BY_TABLE.fullmatch(str((config.get("data") or {}).get("class_path"))))
+    module = str((config.get("data") or {}).get("class_path"))
+    by_table, of_crops = (bool(known.fullmatch(module)) for known in (_BY_TABLE, _CROPS))
     given = model.get("class_names") or data.get("class_names") or _in_order(data.get("classes"))
     names = tuple(map(str, given or ()))
     colors = config.get("class_colors") or {}
@@ -109,7 +115,7 @@ def from_config(config: Mapping[str, Any], source: str) -> Training:
         colors = dict(zip(names, colors, strict=False))
     colors = {str(name): str(color) for name, color in colors.items()}
     if not config.get("model"):
-        return Training(source, "", "", {}, names, data, colors, by_table)
+        return Training(source, "", "", {}, names, data, colors, by_table, of_crops)
     arguments, factory = model.get("model_args"), model.get("model_factory")
     if not isinstance(arguments, Mapping) or not factory:
         raise OptionError(
@@ -117,7 +123,8 @@ def from_config(config: Mapping[str, Any], source: str) -> Training:
             "model.init_args.model_factory, as in a configuration of `terratorch fit`."
         )
     task = _task(config["model"].get("class_path"), source)
-    return Training(source, task, str(factory), _without_origin(arguments), names, data, colors, by_table)
+    built = _without_origin(arguments)
+    return Training(source, task, str(factory), built, names, data, colors, by_table, of_crops)
 
 
 def read_config(config: str | os.PathLike[str] | Mapping[str, Any]) -> Training:
@@ -195,6 +202,7 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
         data={**told.data, **saved.data},
         colors=told.colors,
         by_table=saved.by_table or told.by_table,
+        of_crops=told.of_crops,
     )
 
 
