@@ -453,15 +453,6 @@ def test_what_the_scene_lacks_is_an_input_error(checkpoint, tile):
         kelvin.terramind.segment(checkpoint)
 
 
-def test_what_is_not_available_yet_says_so(tile, task, tmp_path):
-    import torch
-
-    torch.save(task.state_dict(), tmp_path / "weights.pt")
-    config = wrong(finetuned.config_of(task), **{f"{ARGS}__backbone": "terramind_v1_tiny_tim"})
-    with pytest.raises(OptionError, match="not available yet"):
-        tile.terramind.segment(tmp_path / "weights.pt", config)
-
-
 @pytest.mark.parametrize(
     "options",
     [{"uncertainty": "variance"}, {"uncertainty": []}, {"inputs": ["S2L2A"]}, {"inputs": {"DEM": "DEM"}}],
