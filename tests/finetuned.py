@@ -63,8 +63,8 @@ def task_of(kind: str, modalities: list[str], seed: int = 0, class_names=None, *
     return task.eval()
 
 
-def save(task, path: Path) -> Path:
-    """Write a checkpoint by Lightning's own trainer."""
+def save(task, path: Path, datamodule=None) -> Path:
+    """Write a checkpoint by Lightning's own trainer, as it does while it trains on a data module."""
     from lightning import Trainer
 
     level = logging.getLogger("lightning.pytorch").level
@@ -76,6 +76,7 @@ def save(task, path: Path) -> Path:
             accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
         )
         trainer.strategy.connect(task)
+        trainer.datamodule = datamodule
         trainer.save_checkpoint(path)
     logging.getLogger("lightning.pytorch").setLevel(level)
     return path

@@ -330,3 +330,39 @@ def test_a_datatree_without_bands_is_refused_with_its_groups():
     tree = xr.DataTree.from_dict({"/a/b": xr.Dataset({"wind": ("t", [1.0])})})
     with pytest.raises(InputError, match="among /a/b"):
         as_dataset(tree)
+
+
+@given(st.data())
+def test_only_bands_that_are_needed_are_looked_for(data):
+    """In any layout and order, with or without the others, and laid out in the order asked for."""
+    name = data.draw(st.sampled_from(LAYERED))
+    names = list(modalities[name].band_names)
+    needed = data.draw(st.lists(st.sampled_from(names), unique=True, min_size=1))
+    there = needed + data.draw(st.lists(st.sampled_from(names), unique=True).map(lambda some: some))
+    array = plain(name).sel(band=data.draw(st.permutations(sorted(set(there)))))
+    asked = {
+        name: [
+            data.draw(st.sampled_from(sorted(modalities[name].bands[names.index(n)].names))) for n in needed
+        ]
+    }
+    for layout in (array, split(array)):
+        given = found(layout, [name], bands=asked)[name]
+        assert given.modality == modalities[name].only(needed)
+        assert given.data.band.values.tolist() == needed
+        np.testing.assert_array_equal(given.data, plain(name).sel(band=needed))
+
+
+def test_a_needed_band_is_never_another_one():
+    """Nor the nearest of a few in wavelength, nor a single layer that nothing names, nor one of two."""
+    s2 = plain("S2L2A")
+    waves = s2.sel(band=["B8A"]).rename(band="wavelength").assign_coords(wavelength=[864.7])
+    assert "no B08 in" in faults_of(waves, bands={"S2L2A": ["B08"]})[0]
+    layer = s2.sel(band=["B08"]).drop_vars("band")
+    assert "1 bands along 'band' without names" in faults_of(layer, bands={"S2L2A": ["B04"]})[0]
+    assert "without one for bands" in faults_of(layer.isel(band=0), bands={"S2L2A": ["B04"]})[0]
+    twice = split(s2).assign(nir=s2.sel(band="B08", drop=True))
+    assert "more than one candidate" in faults_of(twice, ["S2L2A"], bands={"S2L2A": ["B08", "B04"]})[0]
+    assert found(twice, ["S2L2A"], bands={"S2L2A": ["B04"]})["S2L2A"].variables == ("B04",)
+    (fault,) = faults_of(split(s2.sel(band=["B04"])), ["S2L2A"], bands={"S2L2A": ["B08", "B04"]})
+    assert "no B08 of S2L2A" in fault
+    assert "all of B08, B04." in fault

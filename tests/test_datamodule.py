@@ -60,6 +60,42 @@ def test_a_sample_is_the_standardised_window(scene):
         assert sample["mask"].dtype == torch.int64
 
 
+def test_samples_hold_the_bands_that_are_asked_for(scene):
+    bands = {"S2L2A": ["B11", "blue", "NIR_NARROW"]}
+    names = ["B11", "B02", "B8A"]
+    every = samples(module_of(scene, inputs=["S2L2A", "S1GRD"]))
+    few = scene.isel(band_S2L2A=[each in names for each in scene.band_S2L2A.values])
+    for ds in (scene, few):
+        module = module_of(ds, inputs=["S2L2A", "S1GRD"], bands=bands)
+        assert module.backbone_bands == {"S2L2A": ["SWIR_1", "BLUE", "NIR_NARROW"], "S1GRD": ["VV", "VH"]}
+        where = [modalities["S2L2A"].band_names.index(name) for name in names]
+        for tile, sample in samples(module).items():
+            assert torch.equal(sample["image"]["S2L2A"], every[tile]["image"]["S2L2A"][where])
+            assert torch.equal(sample["image"]["S1GRD"], every[tile]["image"]["S1GRD"])
+    with pytest.raises(InputError, match="no B11 in") as caught:
+        module_of(few.isel(band_S2L2A=few.band_S2L2A.values != "B11"), inputs=["S2L2A"], bands=bands)
+    assert len(caught.value.faults) == 1
+    for wrong, message in (
+        ({"S2L2A": ["B99"]}, "B99 is unknown"),
+        ({"S2L2A": ["B02", "blue"]}, "none twice"),
+        ({"S2L2A": []}, "found none"),
+        ({"S2L1C": ["B02"]}, "S2L1C, which is no input"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            module_of(scene, inputs=["S2L2A"], bands=wrong)
+
+
+def test_its_state_is_plain_and_tells_what_it_gave(scene, tmp_path):
+    module = module_of(scene, inputs=["S1GRD", "S2L2A"], bands={"S2L2A": ["B04", "B02"]})
+    torch.save(module.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state == module.state_dict()
+    assert state["inputs"] == ["S1GRD", "S2L2A"]
+    assert state["bands"]["S2L2A"] == ["B04", "B02"]
+    assert state["means"]["S2L2A"] == [modalities["S2L2A"].mean[place] for place in (3, 1)]
+    assert list(state["classes"]) == list(range(1, 10))
+
+
 @given(
     size=st.integers(30, 500),
     tile=st.sampled_from([32, 48]),
@@ -245,6 +281,7 @@ data:
     data: {tmp_path}/scene.zarr
     labels: LULC
     inputs: [S1GRD]
+    bands: {{S1GRD: [VH]}}
     classes: {{1: water, 2: trees, 3: marsh, 4: crops, 5: built, 6: bare, 7: snow, 8: cloud, 9: range}}
     tile: 112
     block: 1
@@ -260,4 +297,4 @@ data:
     made = parser.instantiate_classes(parser.parse_args([f"--config={config}"])).data
     assert isinstance(made, XarrayDataModule)
     made.setup("fit")
-    assert next(iter(made.train_dataloader()))["image"]["S1GRD"].shape[1:] == (2, 112, 112)
+    assert next(iter(made.train_dataloader()))["image"]["S1GRD"].shape[1:] == (1, 112, 112)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terramind_xr import InputError, OptionError, evaluate
@@ -100,6 +100,29 @@ def test_errors_of_a_quantity():
     xr.testing.assert_allclose(evaluate(*(each.chunk(y=7) for each in arrays)).compute(), scores)
 
 
+@settings(max_examples=10)
+@given(order=st.permutations(list(CLASSES)), lazy=st.booleans())
+def test_maps_of_other_codes_are_compared_by_name(order, lazy):
+    """A model counts its classes from 0, in the order of its training."""
+    made, truth = maps((30, 30))
+    counted = np.full_like(made, 255)
+    for code, original in enumerate(order):
+        counted[made == original] = code
+    flags = [
+        {"flag_values": list(codes), "flag_meanings": " ".join(CLASSES[code] for code in named)}
+        for codes, named in ((range(4), order), (CLASSES, CLASSES))
+    ]
+    for name in ("segmentation", "LULC"):
+        segmented = as_map(counted, name, **flags[0], terramind_nodata=255)
+        scores = evaluate(segmented.chunk(y=7) if lazy else segmented, as_map(truth, **flags[1], nodata=0))
+        expected = evaluate(as_map(made), as_map(truth), classes=CLASSES)
+        names = [CLASSES[code] for code in order]
+        assert scores["class"].values.tolist() == names
+        xr.testing.assert_identical(
+            scores.compute().confusion, expected.confusion.sel(truth=names, prediction=names)
+        )
+
+
 def test_what_cannot_be_compared():
     made, truth = (as_map(each) for each in maps((30, 30)))
     for wrong, error, message in (
@@ -113,7 +136,7 @@ def test_what_cannot_be_compared():
             evaluate(made, wrong)
     with pytest.raises(InputError, match="'LULC' holds the code 9, expected one of 1, 2"):
         evaluate(made, truth, classes={1: "water", 2: "trees", 5: "built"})
-    flags = [{"flag_values": list(CLASSES), "flag_meanings": " ".join(names)} for names in ("abcd", "abdc")]
+    flags = [{"flag_values": list(CLASSES), "flag_meanings": " ".join(names)} for names in ("abcd", "abce")]
     with pytest.raises(InputError, match="do not match"):
         evaluate(made.rename("one").assign_attrs(flags[0]), truth.assign_attrs(flags[1]))
 

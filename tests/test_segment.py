@@ -134,6 +134,86 @@ def test_bands_come_in_the_order_of_the_model(tile, tmp_path, one_thread):
     assert found.attrs["terramind_bands"] == "S2L2A: B11 B04 B8A"
 
 
+BURNED = {"S2L2A": ("NIR_NARROW", "BLUE", "SWIR_2")}
+
+
+@pytest.fixture(scope="module")
+def of_three(tmp_path_factory):
+    """A model of three bands."""
+    bands = {name: list(each) for name, each in BURNED.items()}
+    task = finetuned.task_of("segmentation", ["S2L2A"], backbone_bands=bands)
+    return finetuned.save(task, tmp_path_factory.mktemp("three") / "best.ckpt")
+
+
+def by_band(scene, names):
+    """A variable for each of some bands of S2L2A."""
+    return xr.Dataset({name: scene.S2L2A.sel(band_S2L2A=name, drop=True) for name in names})
+
+
+def test_a_scene_may_hold_the_bands_of_the_model_alone(scene, of_three):
+    whole = scene.terramind.segment(of_three, probabilities=True)
+    few = scene[["S2L2A"]].sel(band_S2L2A=["B02", "B12", "B8A"])
+    scenes = [few, few.isel(band_S2L2A=[2, 0, 1]), chunked(few), by_band(scene, ["B12", "B02", "B8A"])]
+    for each in scenes:
+        found = each.terramind.segment(of_three, probabilities=True)
+        assert found.values.tobytes() == whole.values.tobytes()
+        assert found.attrs["terramind_bands"] == "S2L2A: B8A B02 B12"
+    renamed = by_band(scene, ["B02", "B03", "B12", "B8A"]).rename(B8A="mine", B03="other")
+    named = renamed.terramind.segment(of_three, inputs={"S2L2A": {"B8A": "mine", "B03": "other"}})
+    np.testing.assert_array_equal(named, scene.terramind.segment(of_three))
+
+
+def test_bands_that_the_model_does_not_read_change_nothing(scene, of_three):
+    other = scene.copy(deep=True)
+    other.S2L2A.loc[{"band_S2L2A": ["B03", "B09"]}] = 0
+    found = other.terramind.segment(of_three, probabilities=True)
+    assert found.values.tobytes() == scene.terramind.segment(of_three, probabilities=True).values.tobytes()
+    other.S2L2A.loc[{"band_S2L2A": ["B02", "B8A", "B12"], "y": scene.y[:90]}] = 0
+    found = other.terramind.segment(of_three)
+    np.testing.assert_array_equal(found == 255, np.arange(300)[:, None] < np.full(250, 90))
+
+
+def test_what_is_missing_of_the_bands_of_the_model_is_one_error(scene, of_three):
+    for lacking in (scene[["S2L2A"]].sel(band_S2L2A=["B02", "B12"]), by_band(scene, ["B02", "B12"])):
+        with pytest.raises(InputError, match="no B8A ") as caught:
+            lacking.terramind.segment(of_three)
+        (fault,) = caught.value.faults
+        assert "B03" not in fault
+
+
+@pytest.mark.filterwarnings("error::terramind_xr.TerramindWarning")
+def test_a_checkpoint_of_our_data_module_tells_everything(tmp_path):
+    """Trained by a script: no configuration, no warning, and the codes of the labels."""
+    ds = terramind_xr.synthetic.scene(250, modalities=("S2L2A", "S1GRD", "LULC")).compute()
+    names = {1: "Water", 7: "snow or ice", 5: "built"}
+    bands = {"S2L2A": ["B8A", "B02", "B12"]}
+    labels = {"labels": "LULC", "tile": 112, "block": 1, "gap": 0}
+    module = terramind_xr.finetune.XarrayDataModule(
+        ds, inputs=["S1GRD", "S2L2A"], bands=bands, classes=names, **labels
+    )
+    task = finetuned.task_of("segmentation", ["S2L2A", "S1GRD"], backbone_bands=module.backbone_bands)
+    path = finetuned.save(task, tmp_path / "best.ckpt", module)
+    found = ds.terramind.segment(path)
+    assert found.attrs["flag_meanings"] == "Water built snow_or_ice"
+    assert found.attrs["terramind_label_codes"].tolist() == [1, 5, 7]
+    assert found.attrs["terramind_inputs"] == "S1GRD S2L2A"
+    assert found.attrs["terramind_bands"] == "S1GRD: VV VH; S2L2A: B8A B02 B12"
+    data = {"data": "a.zarr", "labels": "LULC", "bands": bands, "classes": {0: "Water", 1: "b", 2: "c"}}
+    config = {"data": {"class_path": "terramind_xr.finetune.XarrayDataModule", "init_args": data}}
+    with pytest.raises(OptionError, match="class_names is"):
+        ds.terramind.segment(path, config)
+    xr.testing.assert_identical(
+        found, ds.terramind.segment(path, wrong(config, data__init_args__classes=names))
+    )
+    other = {"data": {"init_args": {"means": {"S2L2A": [1000, 2000, 3000], "S1GRD": [-10, -20]}}}}
+    with pytest.raises(OptionError, match=r"data\.means is"):
+        ds.terramind.segment(path, other)
+    plain = finetuned.save(task, tmp_path / "plain.ckpt")
+    with pytest.warns(TerramindWarning, match="pre-training are taken"):
+        again = ds.terramind.segment(plain)
+    assert "terramind_label_codes" not in again.attrs
+
+
 def test_an_exported_state_dict_needs_its_configuration(task, checkpoint, tile, tmp_path):
     import torch
 
@@ -185,6 +265,7 @@ def test_our_own_data_module_needs_no_means(task, checkpoint, tile):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error::terramind_xr.TerramindWarning")
 def test_what_a_training_writes_is_read(tmp_path, one_thread):
     """One step of a fit with its callbacks, optimiser and scheduler, on tiles of a scene."""
     from lightning.pytorch import Trainer
@@ -205,6 +286,9 @@ def test_what_a_training_writes_is_read(tmp_path, one_thread):
     expected = finetuned.forward(task.eval(), {"S1GRD": standardized(tile, "S1GRD")}).softmax(1)[0]
     found = tile.terramind.segment(kept.best_model_path, probabilities=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert tile.terramind.segment(kept.best_model_path).attrs["terramind_label_codes"].tolist() == [
+        *range(1, 10)
+    ]
 
 
 def test_without_means_there_is_a_warning(tile, checkpoint):

@@ -37,7 +37,8 @@ def evaluate(
         without time) holds for every place along it.
     classes
         Name of each code. By default those of the attributes ``flag_values`` and ``flag_meanings``, without
-        the one that means no data; without them the codes that occur, if both maps are in memory.
+        the one that means no data; without them the codes that occur, if both maps are in memory. Where both
+        maps name the same classes by other codes, they are compared by name.
 
     Returns
     -------
@@ -118,11 +119,11 @@ def _valid(data: xr.DataArray) -> xr.Variable:
 def _class_scores(
     prediction: xr.DataArray, truth: xr.DataArray, classes: Mapping[int, str] | None
 ) -> xr.Dataset:
-    named = dict(classes) if classes is not None else _classes_of(prediction, truth)
-    codes = np.array(sorted(named), dtype=np.int64)
-    if codes.size == 0:
+    named, its_codes = _classes_of(prediction, truth) if classes is None else (dict(classes), sorted(classes))
+    if not named:
         raise OptionError("classes is empty; give the name of each code: classes={1: 'water', …}.")
-    names = [str(named[int(code)]) for code in codes]
+    names = [str(named[code]) for code in sorted(named)]
+    codes = np.array([its_codes, sorted(named)], dtype=np.int64)
     valid = _valid(prediction) & _valid(truth)
     told = (str(prediction.name), str(truth.name))
     parts = [each.data for each in (prediction.variable, truth.variable, valid)]
@@ -130,7 +131,7 @@ def _class_scores(
         chunks = next(part.chunks for part in parts if isinstance(part, da.Array))
         parts = [da.asarray(part).rechunk(chunks) for part in parts]
         blocks = [
-            da.from_delayed(each, (codes.size, codes.size), np.int64)
+            da.from_delayed(each, (len(names), len(names)), np.int64)
             for each in _counting(parts, codes, told)
         ]
         counts: Any = da.stack(blocks).sum(axis=0)
@@ -154,42 +155,59 @@ def _count(
     codes: NDArray[np.int64],
     told: tuple[str, str],
 ) -> NDArray[np.int64]:
-    """Pixels by class of the truth (row) and of the prediction (column); `told` names the two maps."""
+    """Pixels by class of the truth (row) and of the prediction (column).
+
+    `codes` are the codes of the truth and of the prediction, class by class; `told` names the two maps.
+    """
     from sklearn.metrics import confusion_matrix
 
     pairs = [truth[valid], prediction[valid]]
-    for name, values in zip(reversed(told), pairs, strict=True):
-        other = values[~np.isin(values, codes)]
+    for name, values, known in zip(reversed(told), pairs, codes, strict=True):
+        other = values[~np.isin(values, known)]
         if other.size:
             raise InputError(
-                f"{name!r} holds the code {other[0]:g}, expected one of {', '.join(map(str, codes))}. Name "
+                f"{name!r} holds the code {other[0]:g}, expected one of {', '.join(map(str, known))}. Name "
                 f"it in classes=, or say that it means no data: {name}.attrs['nodata'] = {other[0]:g}."
             )
+    count = codes.shape[1]
     if pairs[0].size == 0:
-        return np.zeros((codes.size, codes.size), np.int64)
-    matrix: NDArray[np.int64] = confusion_matrix(*(pair.astype(np.int64) for pair in pairs), labels=codes)
+        return np.zeros((count, count), np.int64)
+    classes = [_places(values, known) for values, known in zip(pairs, codes, strict=True)]
+    matrix: NDArray[np.int64] = confusion_matrix(*classes, labels=np.arange(count))
     return matrix
 
 
-def _classes_of(prediction: xr.DataArray, truth: xr.DataArray) -> dict[int, str]:
-    """Names by code, from the attributes of either map, or else from the codes in memory."""
-    said = {str(each.name): found for each in (prediction, truth) if (found := flagged_classes(each))}
-    if len(said) == 2:
-        (one, first), (other, second) = said.items()
-        if first != second:
+def _places(values: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of the codes each value is."""
+    order = np.argsort(codes)
+    return order[np.searchsorted(codes[order], values)]
+
+
+def _classes_of(prediction: xr.DataArray, truth: xr.DataArray) -> tuple[dict[int, str], list[int]]:
+    """Names by code of the prediction, and the truth's codes in the same order.
+
+    From the attributes of either map, or else from the codes in memory.
+    """
+    ours, its = flagged_classes(prediction), flagged_classes(truth)
+    if ours and its and ours != its:
+        by_name = {name: code for code, name in its.items()}
+        if len(by_name) < len(its) or sorted(by_name) != sorted(ours.values()):
             raise InputError(
-                f"the classes of {one!r} and {other!r} do not match: found {first} and {second}. Bring the "
-                "codes of one to those of the other, or say what they mean in both: classes={1: 'water', …}."
+                f"the classes of {str(prediction.name)!r} and {str(truth.name)!r} do not match: found {ours} "
+                f"and {its}. Bring the names or codes of one to those of the other, or say what they mean in "
+                "both: classes={1: 'water', …}."
             )
-    if said:
-        return next(iter(said.values()))
+        return ours, [by_name[ours[code]] for code in sorted(ours)]
+    if ours or its:
+        return ours or its, sorted(ours or its)
     if not all(each.variable._in_memory for each in (prediction, truth)):
         raise OptionError(
             f"nothing says which classes {prediction.name!r} and {truth.name!r} hold, and they are not in "
             "memory. Say it: classes={1: 'water', 2: 'trees', …}."
         )
     codes = [np.unique(each.values[_valid(each).values]) for each in (prediction, truth)]
-    return {int(code): str(int(code)) for code in np.union1d(*codes)}
+    found = {int(code): str(int(code)) for code in np.union1d(*codes)}
+    return found, sorted(found)
 
 
 def _scores(confusion: xr.DataArray, names: list[str]) -> xr.Dataset:

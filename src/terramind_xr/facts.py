@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+from terramind_xr.errors import OptionError
 
 PATCH = 16
 """Side of a patch, in pixels: one token stands for one patch."""
@@ -147,6 +149,46 @@ class Modality:
     def band_names(self) -> tuple[str, ...]:
         """Names of the bands in model order."""
         return tuple(band.name for band in self.bands)
+
+    @property
+    def is_banded(self) -> bool:
+        """Whether it has several bands, so that data say which is which, be only one of them read."""
+        return len(modalities[self.name].bands) > 1
+
+    def only(self, bands: Iterable[str]) -> Modality:
+        """The same with some of its bands, in the order given.
+
+        Parameters
+        ----------
+        bands
+            By any of their names.
+
+        Raises
+        ------
+        OptionError
+            A name is no band's, a band is named twice, or there is none.
+
+        Examples
+        --------
+        >>> modalities["S1GRD"].only(["vh"]).band_names, modalities["S2L2A"].only(["RED", "B02"]).mean
+        (('VH',), (1853.91, 1503.317))
+        """
+        said = [str(name) for name in bands]
+        where = {name: place for place, band in enumerate(self.bands) for name in band.names}
+        unknown = [name for name in said if name.lower() not in where]
+        places = [where[name.lower()] for name in said if name.lower() in where]
+        if unknown or not places or len(set(places)) < len(places):
+            raise OptionError(
+                f"bands of {self.name}: found {', '.join(said) or 'none'}"
+                f"{', where ' + ', '.join(unknown) + ' is unknown' if unknown else ''}; expected some of "
+                f"{', '.join(self.band_names)}, none twice."
+            )
+        return replace(
+            self,
+            bands=tuple(self.bands[place] for place in places),
+            mean=tuple(self.mean[place] for place in places),
+            std=tuple(self.std[place] for place in places),
+        )
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from terramind_xr.data import (
+    Bands,
     Examined,
     Mask,
     ModalityInput,
@@ -29,6 +30,7 @@ from terramind_xr.data import (
 from terramind_xr.data.units import conversion
 from terramind_xr.engine import Source, Tiling
 from terramind_xr.errors import InputError, warn
+from terramind_xr.facts import modalities
 from terramind_xr.grid import Grid
 from terramind_xr.kernels import KernelInput
 from terramind_xr.options import get_options
@@ -73,6 +75,7 @@ class Scene:
         *,
         tokens: Mapping[str, xr.DataArray | xr.Dataset] = MappingProxyType({}),
         exclude: Collection[str] = (),
+        bands: Bands = MappingProxyType({}),
         offset: str | Offset = "auto",
         mask: Mask = None,
     ) -> Scene:
@@ -86,19 +89,22 @@ class Scene:
             Token rasters by modality.
         exclude
             Modalities that are no inputs.
+        bands
+            Of some modalities, the bands that are needed, in the order in which they are laid out:
+            ``{"S2L2A": ("B02", "B8A")}``.
 
         Raises
         ------
         InputError
             With all faults and their remedies.
         OptionError
-            `inputs` or `offset` cannot be used.
+            `inputs`, `bands` or `offset` cannot be used.
         """
         if obj is None:
             report, offsets = check_inputs({}, offset)
             examined = Examined({}, offsets, report)
         else:
-            examined = examine(as_dataset(obj), inputs, exclude=exclude, offset=offset)
+            examined = examine(as_dataset(obj), inputs, exclude=exclude, offset=offset, bands=bands)
         examined.report.raise_for_errors()
         for check in examined.report.warnings:
             warn(str(check))
@@ -190,6 +196,7 @@ class Scene:
                 name in self.masks,
                 self.check,
                 each.variables,
+                each.modality.band_names if each.modality != modalities[name] else (),
             )
             for name, each in self.inputs.items()
         )

@@ -49,8 +49,9 @@ def segment(
     Parameters
     ----------
     obj
-        Holds the modalities that the model was trained on, with all of their bands, as for `generate`. Where
-        the model was trained on several dates at once, each of them along ``time``; the result has none.
+        Holds the modalities that the model was trained on, with the bands that it reads, as for `generate`.
+        Where the model was trained on several dates at once, each of them along ``time``; the result has
+        none.
     checkpoint
         What ``terratorch fit`` wrote (``.ckpt``), or an exported state dict (``.pt``, ``.safetensors``).
         A file that holds more than weights and plain values is refused.
@@ -58,6 +59,7 @@ def segment(
         Configuration of the training, as a path or as what it holds: bands, means, names of classes; it is
         needed for a state dict. By default the ``config.yaml`` that Lightning wrote beside the checkpoint or
         one folder above. Without means in it, those of TerraMind's pre-training are taken, with a warning.
+        A checkpoint that was trained on `terramind_xr.finetune.XarrayDataModule` needs none.
     inputs
         Where names of variables are ambiguous: ``{"S2L2A": {"B02": "my_variable", …}}``, as for `generate`.
     probabilities
@@ -87,7 +89,8 @@ def segment(
     -------
     xarray.DataArray or xarray.Dataset
         ``segmentation`` (time, …, y, x): codes, uint8, with 255 for no data, as the attribute
-        ``terramind_nodata`` says; names of the classes are in ``flag_meanings``. With `probabilities`,
+        ``terramind_nodata`` says; names of the classes are in ``flag_meanings``, and the codes of the labels
+        in ``terramind_label_codes`` where the training knew them by others. With `probabilities`,
         (time, …, ``category``, y, x), float32 with NaN for no data. Of a regression, ``regression``
         (time, …, [``variable``,] y, x), float32 with NaN for no data. A model of whole images gives
         ``classification`` or ``regression`` alike, (time, …, tile_y, tile_x): y and x of the tiles' centres,
@@ -117,7 +120,9 @@ def segment(
     model = find_finetuned(checkpoint, config)
     wanted = _wanted(model, probabilities, uncertainty)
     sampling = _sampling(model, seed, temperature)
-    scene = _over_dates(Scene.of(obj, _inputs(model, inputs), offset=offset, mask=mask), model)
+    bands = {each.name: each.band_names for each in model.inputs}
+    given = Scene.of(obj, _inputs(model, inputs), bands=bands, offset=offset, mask=mask)
+    scene = _over_dates(given, model)
     dates = None if scene.steps is None else scene.steps.size
     tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, tile=model.tile)
     kernel = SegmentKernel(

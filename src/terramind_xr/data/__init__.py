@@ -8,10 +8,11 @@ from terramind_xr.data.layout import ModalityInput
 from terramind_xr.data.masks import Mask, match_masks
 from terramind_xr.data.offset import Offset
 from terramind_xr.data.report import Report
-from terramind_xr.data.search import Names, Request, as_dataset, find_inputs, held, lookup
+from terramind_xr.data.search import Bands, Names, Request, as_dataset, find_inputs, held, lookup
 from terramind_xr.data.validation import Examined, check_inputs, examine, validate
 
 __all__ = [
+    "Bands",
     "Check",
     "Examined",
     "Mask",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from terramind_xr.facts import Modality
+from terramind_xr.facts import Band, Modality, modalities
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,6 +59,8 @@ def band_of(label: str | float, modality: Modality) -> str | None:
     ----------
     label
         ESA, STAC or terratorch name in any case; a number is a centre wavelength in nm or µm.
+    modality
+        Where it has some of its bands only, what means another one means none.
 
     Examples
     --------
@@ -66,22 +68,27 @@ def band_of(label: str | float, modality: Modality) -> str | None:
     >>> [band_of(label, modalities["S2L2A"]) for label in ("b8a", "Red Edge 1", "B2 (blue)", 0.665, 1)]
     ['B8A', 'B05', 'B02', 'B04', None]
     """
-    if not isinstance(label, str):
-        return _band_at(float(label), modality)
+    # All bands compete: the nearest of a few in wavelength could be a wrong one.
+    every = modalities[modality.name].bands
+    name = _named(label, every) if isinstance(label, str) else _band_at(float(label), every)
+    return name if name in modality.band_names else None
+
+
+def _named(label: str, bands: Sequence[Band]) -> str | None:
     text = label.strip().lower()
     full = re.sub(r"[\s\-.]+", "_", text)
     leading = _LEADING_NAME.fullmatch(text)
-    for band in modality.bands:
+    for band in bands:
         if full in band.names or (leading is not None and leading[1] in band.names):
             return band.name
     return None
 
 
-def _band_at(wavelength: float, modality: Modality) -> str | None:
+def _band_at(wavelength: float, bands: Sequence[Band]) -> str | None:
     if not math.isfinite(wavelength):
         return None
     nanometres = wavelength * 1000 if wavelength < 100 else wavelength  # else it is in micrometres
-    optical = [band for band in modality.bands if not math.isnan(band.wavelength)]
+    optical = [band for band in bands if not math.isnan(band.wavelength)]
     near = min(optical, key=lambda band: abs(band.wavelength - nanometres), default=None)
     return near.name if near is not None and abs(near.wavelength - nanometres) <= near.width / 2 else None
 

@@ -14,7 +14,7 @@ from terramind_xr.data.check import Check
 from terramind_xr.data.labels import LABEL_ATTRS, LABEL_COORDS, WAVELENGTH_COORDS, band_dim, best_labels
 from terramind_xr.data.metadata import OFFSET_KEYS, nodata_of, packing, units_of
 from terramind_xr.data.units import same_units
-from terramind_xr.facts import Modality
+from terramind_xr.facts import Modality, modalities
 from terramind_xr.grid import Grid
 
 
@@ -25,9 +25,9 @@ class ModalityInput:
     Parameters
     ----------
     modality
-        The row of the modality table.
+        The row of the modality table, with the bands that were asked for.
     data
-        Dimensions ``(*extra, "band", y_dim, x_dim)``; bands in model order, coordinate ``band`` with ESA
+        Dimensions ``(*extra, "band", y_dim, x_dim)``; bands in its order, coordinate ``band`` with ESA
         names; numpy stays numpy, everything else is dask.
     variables
         Names of the user's variables it was made of.
@@ -76,7 +76,7 @@ def from_variable(ds: xr.Dataset, modality: Modality, name: str) -> Outcome:
     if grid is None:
         return None, [_no_spatial(data, name)]
     dim = band_dim(data, grid.dims)
-    single = len(modality.bands) == 1
+    single = not modality.is_banded
     faults: list[Check] = []
     if dim is None:
         data = data.expand_dims("band")
@@ -106,7 +106,7 @@ def _as_band(data: xr.DataArray, dim: str) -> xr.DataArray:
 
 def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> tuple[list[int], list[Check]]:
     """Where the bands are along `dim`, in model order, and what hinders to know."""
-    labels, matched = best_labels(data, dim, modality)
+    labels, matched = best_labels(data, dim, modalities[modality.name])  # names of other bands are names
     wanted = f"the names of {', '.join(modality.band_names)}"
     if not matched and (labels is None or not labels.is_named):
         said = f" (only {labels.source}: {_listed(labels.values)})" if labels else ""
@@ -121,7 +121,7 @@ def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> t
     faults = []
     found = f"{labels.source}: {_listed(labels.values)}" if labels else "no labels"
     missing = [band for band in modality.band_names if band not in matched]
-    twice = {band: places for band, places in matched.items() if len(places) > 1}
+    twice = {band: at for band, at in matched.items() if len(at) > 1 and band in modality.band_names}
     if missing:
         faults.append(Check(
             name, "bands", "error", f"no {', '.join(missing)} in {found}", wanted,

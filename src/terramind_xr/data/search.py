@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 
 import xarray as xr
 
 from terramind_xr.data.check import Check
 from terramind_xr.data.labels import band_of
 from terramind_xr.data.layout import ModalityInput, Outcome, from_bands, from_variable, mapping_call
+from terramind_xr.data.products import FAMILIES, product_of
 from terramind_xr.data.trees import recipe
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.facts import Modality, modalities
@@ -20,24 +22,13 @@ Request = str | Mapping[str, str] | None
 Source = str | Mapping[str, str]
 Claim = tuple[Source | None, list[Check]]
 Names = str | Sequence[str] | Mapping[str, Request] | None
+Bands = Mapping[str, Sequence[str]]
+"""Bands to look for, by modality; those of a modality that is not mentioned are looked for all."""
 
 _ALIASES = {
     "s2rgb": "RGB", "sentinel2l2a": "S2L2A", "sentinel2l1c": "S2L1C", "sentinel1grd": "S1GRD",
     "sentinel1rtc": "S1RTC",
 } | {name.lower(): name for name in modalities}  # fmt: skip
-_FAMILIES = (("S2L1C", "S2L2A"), ("S1GRD", "S1RTC"))
-# Attributes that name the product, and what they say. The levels of a family have the same band names.
-_PRODUCT_KEYS = (
-    "processing_level", "s2:product_type", "s2:processing_level", "processing:level", "product_type",
-    "product", "collection", "standard_name", "long_name", "title", "sar:product_type", "s1:product_type",
-    "modality",
-)  # fmt: skip
-_PRODUCTS = {
-    "S2L2A": r"l2a|level.?2a|msi.?2a|s2.?sr|surface.*reflectance|\bboa\b",
-    "S2L1C": r"l1c|level.?1c|msi.?1c|toa|top.of.atmosphere",
-    "S1GRD": r"grd|ground.range",
-    "S1RTC": r"rtc|terrain.corrected|gamma.?(?:0|nought)",
-}
 
 
 def lookup(name: str) -> Modality:
@@ -107,7 +98,12 @@ class Found(NamedTuple):
 
 
 def find_inputs(
-    ds: xr.Dataset, names: Names = None, *, exclude: Collection[str] = (), derived: bool = False
+    ds: xr.Dataset,
+    names: Names = None,
+    *,
+    exclude: Collection[str] = (),
+    derived: bool = False,
+    bands: Bands = MappingProxyType({}),
 ) -> Found:
     """Find the modalities in a dataset and bring their bands into model order, without reading a pixel.
 
@@ -123,6 +119,9 @@ def find_inputs(
         Modalities to leave out.
     derived
         Whether LULC and NDVI are found unasked, too.
+    bands
+        Of some modalities, the bands to look for, in the order in which they are laid out, by any of their
+        names: ``{"S2L2A": ("B02", "B8A")}``. The others may be missing.
 
     Returns
     -------
@@ -132,7 +131,7 @@ def find_inputs(
     Raises
     ------
     OptionError
-        A name in `names` is not a modality that can be an input.
+        A name in `names` is not a modality that can be an input, or one in `bands` is no band.
 
     Examples
     --------
@@ -145,16 +144,17 @@ def find_inputs(
     True
     """
     requests = _requests(names)
+    rows = {**modalities, **{name: lookup(name).only(some) for name, some in bands.items()}}
     found = Found({}, [], {})
     order = list(requests) or [m.name for m in modalities.values() if m.raw_key or derived]
-    claims = dict(_claims(ds, requests))
+    claims = dict(_claims(ds, requests, rows))
     for name in order:
         if name not in claims or name in exclude:
             continue
         source, faults = claims[name]
         given = None
         if source is not None:
-            given, more = _build(ds, modalities[name], source)
+            given, more = _build(ds, rows[name], source)
             faults = [*faults, *more]
         found.faults.extend(fault for fault in faults if fault not in found.faults)  # two may share one
         if given is not None:
@@ -166,7 +166,7 @@ def find_inputs(
 
 def held(ds: xr.Dataset) -> frozenset[str]:
     """Modalities that a dataset seems to hold, whether or not they are fit for use."""
-    return frozenset(name for name, _ in _claims(ds, {}))
+    return frozenset(name for name, _ in _claims(ds, {}, modalities))
 
 
 def _build(ds: xr.Dataset, modality: Modality, source: Source) -> Outcome:
@@ -194,27 +194,29 @@ def _canonical(name: str) -> str | None:
     return _ALIASES.get(re.sub(r"[^a-z0-9]", "", name.lower()))
 
 
-def _claims(ds: xr.Dataset, requests: Mapping[str, Request]) -> Iterator[tuple[str, Claim]]:
+def _claims(
+    ds: xr.Dataset, requests: Mapping[str, Request], rows: Mapping[str, Modality]
+) -> Iterator[tuple[str, Claim]]:
     """Where each modality comes from, and what hinders it."""
     by_name = _named_variables(ds)
     for name, request in requests.items():
         if request is not None:
-            yield name, _explicit(ds, modalities[name], request)
+            yield name, _explicit(ds, rows[name], request)
         elif name in by_name:
             yield name, by_name[name]
     if not requests:
         yield from by_name.items()
     settled = {name for name, request in requests.items() if request is not None} | by_name.keys()
-    for family in _FAMILIES:
+    for family in FAMILIES:
         wanted = [name for name in family if name in requests and name not in settled]
         if wanted or not (requests or settled & set(family)):
-            yield from _family(ds, family, wanted)
+            yield from _family(ds, family, wanted, rows)
     # Any Sentinel-2 scene has red, green and blue: 8-bit colours made of them must be asked for.
     for name in ("RGB", "DEM", "LULC", "NDVI"):
         if name in (requests or ("DEM",)) and name not in settled:
-            candidates = _candidates(ds, modalities[name])
+            candidates = _candidates(ds, rows[name])
             if candidates or requests:
-                yield name, _one_each(ds, modalities[name], candidates)
+                yield name, _one_each(ds, rows[name], candidates)
 
 
 def _named_variables(ds: xr.Dataset) -> dict[str, Claim]:
@@ -248,13 +250,15 @@ def _candidates(ds: xr.Dataset, modality: Modality) -> dict[str, list[str]]:
     return found
 
 
-def _family(ds: xr.Dataset, family: tuple[str, str], wanted: list[str]) -> Iterator[tuple[str, Claim]]:
+def _family(
+    ds: xr.Dataset, family: tuple[str, str], wanted: list[str], rows: Mapping[str, Modality]
+) -> Iterator[tuple[str, Claim]]:
     """Levels of one sensor whose bands have the same names: metadata or the user must say which."""
     candidates = _candidates(ds, modalities[family[0]])
     used = sorted({key for keys in candidates.values() for key in keys})
     said = _product(ds, used, family)
     if not candidates:
-        yield from ((name, _one_each(ds, modalities[name], {})) for name in wanted)
+        yield from ((name, _one_each(ds, rows[name], {})) for name in wanted)
         return
     if len(wanted) == 1:
         name = wanted[0]
@@ -271,7 +275,7 @@ def _family(ds: xr.Dataset, family: tuple[str, str], wanted: list[str]) -> Itera
     else:
         yield from ((name, (None, [_ambiguous(used, family, candidates)])) for name in family)
         return
-    yield name, _one_each(ds, modalities[name], _candidates(ds, modalities[name]))
+    yield name, _one_each(ds, rows[name], _candidates(ds, rows[name]))
 
 
 def _ambiguous(used: list[str], family: tuple[str, str], candidates: Mapping[str, list[str]]) -> Check:
@@ -293,19 +297,6 @@ def _product(ds: xr.Dataset, used: Sequence[str], family: tuple[str, str]) -> st
         if said:
             return said.pop() if len(said) == 1 else None
     return None
-
-
-def product_of(attrs: Mapping[Any, Any], family: Sequence[str]) -> set[str]:
-    """Modalities of a family that attributes name."""
-    text = " | ".join(str(attrs[key]).lower() for key in _PRODUCT_KEYS if key in attrs)
-    said = {name for name in family if re.search(_PRODUCTS[name], text)}
-    # Catalogues describe terrain-corrected scenes by the GRD product they were made of, too.
-    return said - {"S1GRD"} if "S1RTC" in said else said
-
-
-def family_of(name: str) -> tuple[str, ...]:
-    """Modalities whose bands have the same names as those of `name`, itself included; empty without any."""
-    return next((family for family in _FAMILIES if name in family), ())
 
 
 def _one_each(ds: xr.Dataset, modality: Modality, candidates: Mapping[str, list[str]]) -> Claim:
@@ -345,15 +336,16 @@ def _explicit(ds: xr.Dataset, modality: Modality, request: Source) -> Claim:
         )]  # fmt: skip
     if isinstance(request, str):
         return request, []
-    said = {band_of(label, modality): name for label, name in request.items()}
+    whole = modalities[modality.name]  # bands that are named and not needed are no fault
+    said = {band_of(label, whole): name for label, name in request.items()}
     if None in said or len(said) < len(request):
-        wrong = [str(label) for label in request if band_of(label, modality) is None]
+        wrong = [str(label) for label in request if band_of(label, whole) is None]
         return None, [Check(
             modality.name, "bands", "error",
             f"{', '.join(wrong) if wrong else 'one band twice'} in inputs=",
-            f"names among {', '.join(modality.band_names)}", "Correct the names in inputs=.",
+            f"names among {', '.join(whole.band_names)}", "Correct the names in inputs=.",
         )]  # fmt: skip
-    given = {str(band): [name] for band, name in said.items()}
+    given = {str(band): [name] for band, name in said.items() if band in modality.band_names}
     taken = set(said.values())
     rest = {
         band: [key for key in keys if key not in taken]
@@ -372,7 +364,7 @@ def _absent(ds: xr.Dataset, modality: Modality) -> Check:
     bands = f" with a band dimension, or a variable for each of {', '.join(modality.band_names)}"
     return Check(
         modality.name, "bands", "error", f"nothing of it among the variables {_variables(ds)}",
-        f"a variable {modality.name!r}{bands if len(modality.bands) > 1 else ''}",
+        f"a variable {modality.name!r}{bands if modality.is_banded else ''}",
         f'Say which one it is: inputs={{"{modality.name}": "variable"}}.',
     )  # fmt: skip
 

@@ -15,12 +15,13 @@ from terramind_xr.data.check import Check
 from terramind_xr.data.layout import ModalityInput
 from terramind_xr.data.metadata import is_packed_reflectance, packing
 from terramind_xr.data.offset import Offset, check_option, sentinel2_offset
+from terramind_xr.data.products import family_of, product_of
 from terramind_xr.data.report import Report
-from terramind_xr.data.search import Names, as_dataset, family_of, find_inputs, product_of
+from terramind_xr.data.search import Bands, Names, as_dataset, find_inputs
 from terramind_xr.data.units import accepted_units, conversion, is_plain_number, same_units
 from terramind_xr.data.values import declaration
 from terramind_xr.errors import InputError
-from terramind_xr.facts import RESOLUTION
+from terramind_xr.facts import RESOLUTION, modalities
 
 _TOLERATED, _REFUSED = 0.01, 0.05
 
@@ -82,12 +83,13 @@ def examine(
     exclude: Collection[str] = (),
     offset: str | Offset = "auto",
     derived: bool = False,
+    bands: Bands = MappingProxyType({}),
 ) -> Examined:
     """Find the inputs and check them, faulty ones included, so that all faults come at once.
 
     Parameters
     ----------
-    ds, names, exclude
+    ds, names, exclude, bands
         As for `find_inputs`.
     offset
         As for `check_inputs`.
@@ -102,9 +104,9 @@ def examine(
     Raises
     ------
     OptionError
-        `names` or `offset` cannot be used.
+        `names`, `bands` or `offset` cannot be used.
     """
-    found = find_inputs(ds, names, exclude=exclude, derived=derived)
+    found = find_inputs(ds, names, exclude=exclude, derived=derived, bands=bands)
     report, offsets = check_inputs(found.inputs, offset, faulty=found.faulty)
     return Examined(found.inputs, offsets, Report((*found.faults, *report.checks)))
 
@@ -163,8 +165,11 @@ def check_inputs(
 
 
 def _bands(given: ModalityInput) -> Check:
-    found = ", ".join(given.variables) if len(given.variables) > 1 else f"all of {given.modality.name}"
-    if given.data.attrs.get("band_names") == "declared" and len(given.modality.bands) > 1:
+    modality = given.modality
+    found = ", ".join(given.variables) if len(given.variables) > 1 else f"all of {modality.name}"
+    if modality != modalities[modality.name]:
+        found = f"{', '.join(modality.band_names)} of {modality.name}"
+    if given.data.attrs.get("band_names") == "declared" and modality.is_banded:
         found += ", in model order as declared: the file names none"
     return Check(given.title, "bands", "ok", found, "")
 

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from terramind_xr.data import Mask, Names, Offset
+from terramind_xr.data import Bands, Mask, Names, Offset
 from terramind_xr.engine import Source, Tiling
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.finetune.labels import IGNORED, Labels
@@ -28,6 +28,7 @@ from terramind_xr.finetune.tiles import (
     starts_in_blocks,
 )
 from terramind_xr.kernels import KernelInput
+from terramind_xr.model.training import BY_TABLE
 from terramind_xr.scene import Scene
 
 Sample = dict[str, Any]
@@ -105,6 +106,7 @@ class XarrayDataModule(lightning.LightningDataModule):
     whole and with a gap to the next, so that nothing is judged by tiles whose neighbours were trained on.
     Tiles without any label are left out. Inputs are checked as `generate` checks them, their offset is taken
     off, and they are standardised by the modality table, as TerraMind was trained: a task needs no means.
+    Lightning keeps in a checkpoint what `segment` has to know of them (`state_dict`).
 
     Parameters
     ----------
@@ -115,6 +117,10 @@ class XarrayDataModule(lightning.LightningDataModule):
         Name of the variable of labels: codes of classes, or a quantity. It may lack the time dimension.
     inputs
         Modalities to use, as for `terramind_xr.generate`.
+    bands
+        Of some modalities, the bands to use, in the order in which samples hold them, by any of their names:
+        ``{"S2L2A": ["B02", "B03", "B04"]}``; the data may lack the others. The backbone takes
+        `backbone_bands`.
     offset
         Radiometric offset within Sentinel-2 numbers, as for `terramind_xr.generate`.
     mask
@@ -171,6 +177,7 @@ class XarrayDataModule(lightning.LightningDataModule):
         labels: str,
         *,
         inputs: Names = None,
+        bands: dict[str, list[str]] | None = None,
         offset: str | Offset = "auto",
         mask: Mask = None,
         task: Task = "segmentation",
@@ -194,9 +201,15 @@ class XarrayDataModule(lightning.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         given = data if isinstance(data, list) else [data]
         self.scenes = [
-            _labelled(_opened(each), labels, inputs, offset, mask, task, classes) for each in given
+            _labelled(_opened(each), labels, inputs, bands or {}, offset, mask, task, classes)
+            for each in given
         ]
         self._check_alike()
+        if unused := set(bands or {}) - set(self.modalities):
+            raise OptionError(
+                f"bands names {', '.join(sorted(unused))}, which is no input; the inputs are "
+                f"{', '.join(self.modalities)}."
+            )
         self.train_transform = train_transform
         self._tiles: dict[str, list[Tile]] | None = None
 
@@ -209,6 +222,25 @@ class XarrayDataModule(lightning.LightningDataModule):
     def modalities(self) -> list[str]:
         """Inputs in the order in which a backbone is to have them."""
         return [each.name for each in self.scenes[0].inputs]
+
+    @property
+    def backbone_bands(self) -> dict[str, list[str]]:
+        """What a backbone of terratorch takes as ``backbone_bands``: its names of the bands of samples."""
+        return {
+            each.name: [band.terratorch for band in each.modality.bands] for each in self.scenes[0].inputs
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `segment` has to know of the data, in plain values; Lightning keeps it in checkpoints."""
+        rows = [each.modality for each in self.scenes[0].inputs]
+        return {
+            "standardized_by": BY_TABLE,
+            "inputs": self.modalities,
+            "bands": {row.name: list(row.band_names) for row in rows},
+            "means": {row.name: list(row.mean) for row in rows},
+            "stds": {row.name: list(row.std) for row in rows},
+            "classes": {int(code): str(name) for code, name in self.scenes[0].labels.classes.items()},
+        }
 
     @property
     def tiles(self) -> dict[str, list[Tile]]:
@@ -323,6 +355,7 @@ def _labelled(
     ds: xr.Dataset,
     labels: str,
     inputs: Names,
+    bands: Bands,
     offset: str | Offset,
     mask: Mask,
     task: Task,
@@ -331,7 +364,7 @@ def _labelled(
     if labels not in ds.data_vars:
         listed = ", ".join(map(str, ds.data_vars))
         raise InputError(f"labels={labels!r} is no variable of the data, which has {listed}.")
-    scene = Scene.of(ds.drop_vars(labels), inputs, offset=offset, mask=mask)
+    scene = Scene.of(ds.drop_vars(labels), inputs, bands=bands, offset=offset, mask=mask)
     return LabelledScene.of(scene, Labels.of(ds[labels], scene, classes, task))
 
 

@@ -319,10 +319,6 @@ def _run(
             **limits,
         )
         trainer.fit(network, datamodule=module)
-        # Where `segment` looks for how the inputs were standardised.
-        (path.parent / "config.yaml").write_text(
-            "data:\n  class_path: terramind_xr.finetune.XarrayDataModule\n", encoding="utf-8"
-        )
         epochs = trainer.current_epoch
         judge = trainer.test if module.tiles["test"] else trainer.validate
         (scores,) = judge(network, datamodule=module, ckpt_path=best.best_model_path, verbose=False)

@@ -14,7 +14,7 @@ from terramind_xr.data.units import Conversion
 from terramind_xr.data.values import check_values
 from terramind_xr.engine import Layer
 from terramind_xr.errors import InputError
-from terramind_xr.facts import PATCH, modalities
+from terramind_xr.facts import PATCH, Modality, modalities
 from terramind_xr.model.scaling import standardize
 
 Mask = NDArray[np.bool_]
@@ -44,6 +44,8 @@ class KernelInput:
         Whether blocks check that the numbers can be what they are taken for.
     variables
         The user's variables, for messages.
+    bands
+        Bands that there are, in this order; empty for all of the modality.
     """
 
     name: str
@@ -53,6 +55,13 @@ class KernelInput:
     masked: bool = False
     check: bool = True
     variables: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
+
+    @property
+    def modality(self) -> Modality:
+        """Row of the table, with the bands that there are."""
+        whole = modalities[self.name]
+        return whole.only(self.bands) if self.bands else whole
 
     def read(self, raw: NDArray[Any], offset: NDArray[Any] | None = None) -> tuple[NDArray[np.float32], Mask]:
         """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
@@ -84,7 +93,7 @@ class KernelInput:
     def layer(self, regions: Iterator[NDArray[Any]]) -> Layer:
         """Standardised values from the next regions, 0 (the band's mean) where not valid."""
         values, valid = self.pixels(regions)
-        values = standardize(modalities[self.name], values)
+        values = standardize(self.modality, values)
         if not valid.all():
             values[:, ~valid] = 0
         return Layer(values, valid)

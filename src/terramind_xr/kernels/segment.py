@@ -34,7 +34,7 @@ class SegmentKernel:
     model
         Which one.
     inputs
-        How its inputs are read, in its order.
+        How its inputs are read, in its order, each with the model's bands.
     wanted
         What is made of its predictions: ``"classes"``, ``"probabilities"`` or ``"values"``, and
         uncertainties.
@@ -122,7 +122,7 @@ def uncertainty(kind: str, probabilities: NDArray[np.float64]) -> NDArray[np.flo
 
 def _layer(pixels: tuple[NDArray[np.float32], Mask], trained: TrainedInput) -> Layer:
     values, valid = pixels
-    values = standardize_by(trained.mean, trained.std, values[list(trained.bands)])
+    values = standardize_by(trained.mean, trained.std, values)
     if not valid.all():
         values[:, ~valid] = 0
     return Layer(values, valid)
@@ -143,6 +143,7 @@ def _output(name: str, model: Finetuned) -> Output:
             "flag_meanings": " ".join(model.class_names),
             "flag_colors": " ".join(model.class_colors) or None,
             "terramind_nodata": nodata,
+            "terramind_label_codes": np.array(model.label_codes) if model.label_codes else None,
         }
         return Output(map_of_classes, 0, (), dtype, attrs=attrs, nodata=nodata)
     if name in UNCERTAINTIES:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from terramind_xr.errors import WeightsError
+from terramind_xr.model.training import BY_TABLE
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,13 @@ class Contents:
         Weights of the model by terratorch's name, without the task's prefix ``model.``.
     settings
         ``hyper_parameters`` of a Lightning checkpoint; empty for a state dict.
+    data
+        What `terramind_xr.finetune.XarrayDataModule` left in it; empty where it was not trained on that.
     """
 
     state: Mapping[str, Any]
     settings: Mapping[str, Any]
+    data: Mapping[str, Any]
 
 
 def read_checkpoint(path: Path, *, mapped: bool = False) -> Contents:
@@ -55,7 +59,13 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> Contents:
     weights = of_task or state
     if not any(key.startswith("encoder.") for key in weights):
         raise _foreign(path, f"its weights are named {', '.join(list(weights)[:3])}, …")
-    return Contents(weights, settings if isinstance(settings, dict) else {})
+    return Contents(weights, settings if isinstance(settings, dict) else {}, _of_data(found))
+
+
+def _of_data(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """State of our data module, which Lightning keeps under the name of its class, be it a subclass."""
+    states = [each for each in found.values() if isinstance(each, dict)]
+    return next((each for each in states if each.get("standardized_by") == BY_TABLE), {})
 
 
 def _are_weights(state: Mapping[Any, Any]) -> bool:

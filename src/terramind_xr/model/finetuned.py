@@ -42,6 +42,8 @@ class Finetuned:
         Classes, or variables of a regression.
     class_names, class_colors
         By code; empty for a regression, and colours where none are given.
+    label_codes
+        What the codes 0, 1, … were in the labels of the training, where they were others; else empty.
     tile
         Side of a tile in pixels.
     thinking
@@ -59,6 +61,7 @@ class Finetuned:
     channels: int
     class_names: tuple[str, ...] = ()
     class_colors: tuple[str, ...] = ()
+    label_codes: tuple[int, ...] = ()
     tile: int = TILE
     thinking: Thinking | None = None
     dates: Dates | None = None
@@ -90,10 +93,7 @@ class Finetuned:
         return {
             "task": self.task,
             "inputs": " ".join(each.name for each in self.inputs),
-            "bands": "; ".join(
-                f"{each.name}: {' '.join(modalities[each.name].band_names[band] for band in each.bands)}"
-                for each in self.inputs
-            ),
+            "bands": "; ".join(f"{each.name}: {' '.join(each.band_names)}" for each in self.inputs),
             "means": "; ".join(f"{each.name}: {listed(each.mean)}" for each in self.inputs),
             "stds": "; ".join(f"{each.name}: {listed(each.std)}" for each in self.inputs),
             **more,
@@ -130,7 +130,7 @@ def find_finetuned(
     contents = read_checkpoint(path, mapped=True)
     config = config_beside(path) if config is None else config
     told = None if config is None else read_config(config)
-    training = agreed(from_settings(contents.settings, path.name), told, path.name)
+    training = agreed(from_settings(contents.settings, path.name, contents.data), told, path.name)
     _refuse_what_cannot_run(training)
     thinking = thinking_of(training)
     inputs = trained_inputs(training, told.source if told else None)
@@ -146,6 +146,7 @@ def find_finetuned(
         channels=channels,
         class_names=names,
         class_colors=_colors(training, names),
+        label_codes=_label_codes(training, channels),
         tile=_tile(training),
         thinking=thinking,
         dates=dates_of(training),
@@ -188,6 +189,13 @@ def _classes(training: Training) -> tuple[int, tuple[str, ...]]:
             f"{count} classes; expected a name for each, none twice."
         )
     return count, names or tuple(f"class_{code}" for code in range(count))
+
+
+def _label_codes(training: Training, count: int) -> tuple[int, ...]:
+    """Codes of the labels in their order, in which our data module counts them from 0."""
+    classes = training.data.get("classes") if training.by_table else None
+    codes = tuple(sorted(map(int, classes))) if isinstance(classes, Mapping) else ()
+    return codes if len(codes) == count and codes != tuple(range(count)) else ()
 
 
 def _colors(training: Training, names: tuple[str, ...]) -> tuple[str, ...]:

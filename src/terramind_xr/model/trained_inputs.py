@@ -39,6 +39,12 @@ class TrainedInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the bands, in the model's order."""
+        names = modalities[self.name].band_names
+        return tuple(names[band] for band in self.bands)
+
 
 def backbone_option(training: Training, name: str) -> Any:
     """An argument of the backbone, as terratorch's factory finds it."""
@@ -128,10 +134,11 @@ def _input(key: str, modality: Modality, training: Training) -> TrainedInput:
 def _bands(key: str, modality: Modality, training: Training) -> tuple[int, ...]:
     """Positions of the bands that the model reads, in its order."""
     of_model = (backbone_option(training, "bands") or {}).get(key)
+    said = ("bands",) if training.by_table else ("output_bands", "dataset_bands")
     of_data = next(
         (
             listed[key]
-            for listed in (training.data.get(name) or {} for name in ("output_bands", "dataset_bands"))
+            for listed in (training.data.get(name) or {} for name in said)
             if isinstance(listed, Mapping) and listed.get(key)
         ),
         None,

@@ -20,6 +20,8 @@ TASKS = {
     "ScalarRegressionTask": "scalar_regression",
 }
 """What can be run: terratorch's classes, and what they call themselves."""
+BY_TABLE = "terramind_xr.modalities"
+"""What `terramind_xr.finetune.XarrayDataModule` says in checkpoints of what standardised its samples."""
 
 _BY_TABLE = re.compile(r"terramind_xr\.finetune\.(datamodule\.)?XarrayDataModule")
 # Where pre-trained weights came from; the checkpoint holds them now.
@@ -43,7 +45,7 @@ class Training:
     class_names
         In the order of their codes; empty where they are not named.
     data
-        Arguments of the data module: bands, means, standard deviations.
+        Arguments of the data module: bands, means, standard deviations, classes by code.
     colors
         Colours of the classes by name (hexadecimal RGB).
     by_table
@@ -60,16 +62,31 @@ class Training:
     by_table: bool = False
 
 
-def from_settings(settings: Mapping[str, Any], source: str) -> Training | None:
-    """Training as the ``hyper_parameters`` of a checkpoint tell it; None where they do not."""
+def from_settings(settings: Mapping[str, Any], source: str, data: Mapping[str, Any]) -> Training | None:
+    """Training as a checkpoint tells it; None where it does not.
+
+    Parameters
+    ----------
+    settings
+        Its ``hyper_parameters``.
+    source
+        Its name, for messages.
+    data
+        What our data module left in it, if it was trained on that.
+    """
     if not settings.get("model_args") or not settings.get("model_factory"):
         return None
+    of_data = _in_order(data.get("classes"))
+    if len(set(of_data)) != settings["model_args"].get("num_classes"):
+        of_data = []  # a model may have more classes than its labels
     return Training(
         source,
         _saved_task(settings),
         settings["model_factory"],
         _without_origin(settings["model_args"]),
-        tuple(map(str, settings.get("class_names") or ())),
+        tuple(map(str, settings.get("class_names") or of_data)),
+        data,
+        by_table=bool(data),
     )
 
 
@@ -159,6 +176,9 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
             pairs[f"model_args.{key}"] = (saved.arguments.get(key), told.arguments.get(key))
     if saved.class_names and told.class_names:
         pairs["class_names"] = (list(saved.class_names), list(told.class_names))
+    for key in ("means", "stds"):
+        if saved.data.get(key) and told.data.get(key):
+            pairs[f"data.{key}"] = (saved.data[key], told.data[key])
     differing = [
         f"{name} is {ours!r} in {checkpoint} and {theirs!r} in {told.source}"
         for name, (ours, theirs) in pairs.items()
@@ -172,9 +192,9 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
     return replace(
         saved,
         class_names=saved.class_names or told.class_names,
-        data=told.data,
+        data={**told.data, **saved.data},
         colors=told.colors,
-        by_table=told.by_table,
+        by_table=saved.by_table or told.by_table,
     )
 
 
