@@ -162,6 +162,24 @@ def test_a_regression_of_whole_images_is_what_the_task_says(scene, tmp_path, one
     assert ("variable" in found.dims) == (count == 2)
 
 
+def test_a_model_of_several_dates_tells_a_class_of_all_of_them(scene, tmp_path, one_thread):
+    from terramind_xr.model.registry import register
+
+    register()
+    said = {"backbone_use_temporal": True, "backbone_temporal_pooling": "diff"}
+    task = finetuned.task_of("classification", ["S1GRD"], **{**finetuned.DEMO, **said})
+    path = finetuned.save(task, tmp_path / "diff.ckpt")
+    times = np.array(["2024-05-01", "2024-06-01"], "datetime64[ns]")
+    both = xr.concat([scene, scene.roll(y=90)], xr.Variable("time", times), combine_attrs="override")
+    tile = both.isel(y=slice(224), x=slice(224))
+    facts = modalities["S1GRD"]
+    dates = [standardize_by(facts.mean, facts.std, date.values.astype("float32")) for date in tile.S1GRD]
+    expected = finetuned.forward(task, {"S1GRD": np.stack(dates, axis=1)[None]}).softmax(1)[0]
+    found = both.terramind.segment(path, probabilities=True)
+    assert found.dims == ("category", "tile_y", "tile_x")
+    np.testing.assert_allclose(found[:, 0, 0], expected, atol=1e-5)
+
+
 def test_several_labels_are_refused(scene, tmp_path):
     """The checkpoint calls itself a classification; its classes do not exclude each other."""
     task = finetuned.task_of("several labels", ["S1GRD"], class_names=finetuned.CLASSES)
