@@ -225,16 +225,16 @@ def _transform(grid: Grid) -> Any:
         return None
     if told is not None and found is not told:
         # Coordinates follow from it, but for the last bits.
-        ends = [(found * corner, told * corner) for corner in ((0, 0), (columns, rows))]
-        gaps = [abs(a - b) for one, other in ends for a, b in zip(one, other, strict=True)]
-        found = told if max(gaps) <= 0.01 * min(abs(found.a), abs(found.e)) else found
+        gap = np.abs(np.subtract(found[:6], told[:6])) * (columns, rows, 1, columns, rows, 1)
+        found = told if gap.max() <= 0.01 * min(abs(found.a), abs(found.e)) else found
+    a, b, c, d, e, f = found[:6]
     turns = _turns(grid)
     if grid.y.dim in turns:
-        found = found * Affine(1, 0, 0, 0, -1, rows)
+        b, c, e, f = -b, c + rows * b, -e, f + rows * e
     if grid.x.dim in turns:
-        found = found * Affine(-1, 0, columns, 0, 1, 0)
+        a, c, d, f = -a, c + columns * a, -d, f + columns * d
     # Else rows are counted from the top: these are no places.
-    return found if found.b or found.d or (found.a > 0 and found.e < 0) else None
+    return Affine(a, b, c, d, e, f) if b or d or (a > 0 and e < 0) else None
 
 
 def _describe(data: xr.DataArray, band: str | None, grid: Grid) -> Raster:
@@ -341,7 +341,9 @@ def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple | np.ndarray) and all(np.ndim(each) == 0 for each in value):
-        texts = [_text(each) for each in np.asarray(value).tolist()]
+        # rioxarray reads numbers back as floats: written again, they are to be the same.
+        whole = np.asarray(value).dtype.kind == "f" and all(float(each).is_integer() for each in value)
+        texts = [_text(int(each) if whole else each) for each in np.asarray(value).tolist()]
         return "{" + ",".join(text for text in texts if text is not None) + "}"
     if isinstance(value, bool | int | float | np.generic):
         return str(value.item() if isinstance(value, np.generic) else value)

@@ -104,7 +104,7 @@ def write_cog(
     Raises
     ------
     OptionError
-        There is no place to write to.
+        It cannot be written there, or not whole.
     """
     folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
     try:
@@ -139,6 +139,18 @@ def _check_space(raster: Raster, folder: Path, path: Path) -> None:
         )
 
 
+@contextmanager
+def _fault_of_the_disk() -> Iterator[None]:
+    """Turn what GDAL says of a file of ours into an error with a remedy."""
+    try:
+        yield
+    except Exception as error:  # rasterio's own classes, or GDAL's
+        raise OptionError(
+            f"The raster could not be written whole ({error}). Look whether the disk is full, or give "
+            "another path; nothing was left there."
+        ) from error
+
+
 class _Taker(Protocol):
     """Takes chunks, from several threads at a time."""
 
@@ -159,11 +171,10 @@ class _Tiles:
         layers = chunk if bands else chunk[None]
         first = bands[0].start if bands else 0
         window = Window(columns.start, rows.start, layers.shape[2], layers.shape[1])
-        with self.lock:
+        indexes = list(range(first + 1, first + 1 + len(layers)))
+        with self.lock, _fault_of_the_disk():
             if not self.file.closed:  # after another block failed
-                self.file.write(
-                    layers, indexes=list(range(first + 1, first + 1 + len(layers))), window=window
-                )
+                self.file.write(layers, indexes=indexes, window=window)
 
 
 class _Parts:
@@ -210,8 +221,10 @@ def _write_tiles(
             compute_in_window([_taking(values, parts)], progress)
             for place in slices_from_chunks(values.chunks):
                 tiles.put(parts.pop(place), place)
-    if path.stat().st_size < _size(raster):  # GDAL is silent about what it could not write when it closes
-        raise OSError(f"{path} could not be written whole: is the disk full?")
+    # What GDAL cannot write when it closes a file, it does not tell.
+    with _fault_of_the_disk():
+        if path.stat().st_size < _size(raster):
+            raise OSError("blocks are missing")
 
 
 @contextmanager
@@ -281,10 +294,12 @@ def _optimise(source: Path, target: Path, raster: Raster, compress: str | None) 
         options["overviews"] = "NONE"
     else:
         options["overview_resampling"] = raster.resampling
-    rasterio.shutil.copy(source, target, driver="COG", **options)
-    with rasterio.open(target) as file:  # the last tile is what a full disk would lack
-        *_, (_, window) = file.block_windows(1)
-        file.read(1, window=window)
+    with _fault_of_the_disk():
+        rasterio.shutil.copy(source, target, driver="COG", **options)
+        with rasterio.open(target) as file:  # the last tile is what a full disk would lack
+            height, width = file.block_shapes[0]
+            last = (file.height - 1) // height, (file.width - 1) // width
+            file.read(1, window=file.block_window(1, *last))
 
 
 def _blocksize(raster: Raster) -> int:
