@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import rioxarray
 import xarray as xr
 from dask.callbacks import Callback
@@ -55,14 +56,20 @@ def codes(height=700, width=600, dtype="uint8"):
 
 
 def categories(path):
-    return [each.text or "" for each in ElementTree.parse(f"{path}.aux.xml").iter("Category")]
+    """Names of classes as GDAL reads them: rasterio does not show them, but a VRT holds them."""
+    copy = path.with_suffix(".vrt")
+    rasterio.shutil.copy(path, copy, driver="VRT")
+    found = [each.text or "" for each in ElementTree.parse(copy).iter("Category")]
+    copy.unlink()
+    return found
 
 
 # What a GIS asks for.
 
 
 def test_a_land_cover_map_has_all_that_a_gis_asks_for(tmp_path):
-    scene = terramind_xr.synthetic.scene(600, modalities=("S2L2A",), chunks=300)
+    scene = terramind_xr.synthetic.scene(520, modalities=("S2L2A",), chunks=300)
+    scene = scene.isel(y=slice(224))
     scene["S2L2A"] = scene.S2L2A.copy(data=scene.S2L2A.data.copy())
     scene["S2L2A"].data[..., :90] = 0  # no data
     lulc = scene.terramind.generate("LULC", model="demo")
@@ -289,6 +296,31 @@ def test_without_a_place_it_is_written_with_a_warning(tmp_path):
         path = write(counted, path)
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(1), bare)
+
+
+def test_a_place_that_the_grid_mapping_alone_tells(tmp_path):
+    bare = xr.DataArray(numbers(5, 4), dims=("y", "x"), name="map").rio.write_crs(32632)
+    north_up = rasterio.Affine(10, 0, 500, 0, -10, 900)
+    with rasterio.open(write(bare.rio.write_transform(north_up), tmp_path / "map.tif")) as file:
+        assert file.transform == north_up
+        np.testing.assert_array_equal(file.read(1), bare)
+    south_up = rasterio.Affine(10, 0, 500, 0, 10, 850)
+    with rasterio.open(write(bare.rio.write_transform(south_up), tmp_path / "map.tif")) as file:
+        assert file.transform == north_up
+        np.testing.assert_array_equal(file.read(1), bare[::-1])
+    turned = rasterio.Affine(10, 3, 500, 3, -10, 900)
+    with rasterio.open(write(bare.rio.write_transform(turned), tmp_path / "map.tif")) as file:
+        assert file.transform == turned
+        np.testing.assert_array_equal(file.read(1), bare)
+
+
+def test_degrees_are_places_too(tmp_path):
+    data = xr.DataArray(
+        numbers(5, 4), dims=("lat", "lon"), coords={"lat": np.arange(5) + 40.5, "lon": np.arange(4) + 8.5}
+    )
+    with rasterio.open(write(data.rio.write_crs(4326), tmp_path / "map.tif")) as file:
+        assert file.transform == rasterio.Affine(1, 0, 8, 0, -1, 45)
+        np.testing.assert_array_equal(file.read(1), data[::-1])
 
 
 def test_one_date_is_written_and_several_are_refused(tmp_path):
