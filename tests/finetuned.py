@@ -20,6 +20,13 @@ TERRAMIND = {
     "decoder_channels": [16, 8, 8, 8],
     "head_dropout": 0.1,
 }
+DEMO = {
+    **TERRAMIND,
+    "backbone": "terramind_xr_demo",
+    "backbone_pretrained": True,
+    "necks": [{"name": "SelectIndices", "indices": [1, 2, 3, 4]}, *TERRAMIND["necks"][1:]],
+}
+"""The demo's encoder instead: smaller, and trained. `terramind_xr.model.registry.register` comes first."""
 CLASSES = ["bare land", "water", "cloud"]
 
 

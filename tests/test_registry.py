@@ -8,8 +8,7 @@ import pytest
 import upstream
 from terramind_xr import OptionError, WeightsError
 from terramind_xr.facts import modalities
-from terramind_xr.finetune import registry
-from terramind_xr.model import miniature, weights
+from terramind_xr.model import miniature, registry, weights
 from terramind_xr.model.recipe import demo_config, find
 from terramind_xr.synthetic import window
 

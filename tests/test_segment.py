@@ -453,19 +453,10 @@ def test_what_the_scene_lacks_is_an_input_error(checkpoint, tile):
         kelvin.terramind.segment(checkpoint)
 
 
-@pytest.mark.parametrize("kind", ["classification", "tim"])
-def test_what_is_not_available_yet_says_so(kind, tile, task, tmp_path):
-    import torch
-
-    if kind == "classification":
-        other = finetuned.task_of("classification", ["S1GRD"])
-        path, config = finetuned.save(other, tmp_path / "scene.ckpt"), None
-    else:
-        path = tmp_path / "weights.pt"
-        torch.save(task.state_dict(), path)
-        config = wrong(finetuned.config_of(task), **{f"{ARGS}__backbone": "terramind_v1_tiny_tim"})
+def test_what_is_not_available_yet_says_so(tile, tmp_path):
+    path = finetuned.save(finetuned.task_of("classification", ["S1GRD"]), tmp_path / "scene.ckpt")
     with pytest.raises(OptionError, match="not available yet"):
-        tile.terramind.segment(path, config)
+        tile.terramind.segment(path)
 
 
 @pytest.mark.parametrize(

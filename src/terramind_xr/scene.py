@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -52,6 +53,8 @@ class Scene:
         The first input as the user has it, for the coordinates of results: in pixels, if any is.
     check
         Whether blocks check that the numbers can be what they are taken for.
+    along
+        Extra dim whose steps a kernel reads at once, as regions of their own; None for none.
     """
 
     inputs: dict[str, ModalityInput]
@@ -60,6 +63,7 @@ class Scene:
     masks: dict[str, xr.DataArray]
     given: ModalityInput | TokenRaster
     check: bool
+    along: str | None = None
 
     @classmethod
     def of(
@@ -136,11 +140,38 @@ class Scene:
         extra: dict[str, xr.DataArray] = {}
         for each in self.inputs.values():
             for dim in each.data.dims:
-                if dim not in ("band", each.y_dim, each.x_dim):
+                if dim not in ("band", each.y_dim, each.x_dim, self.along):
                     extra.setdefault(str(dim), each.data[dim])
         for raster in self.tokens.values():
             extra |= {dim: index for dim, index in raster.extra.items() if dim not in extra}
         return extra
+
+    def used_up(self, dim: str) -> Scene:
+        """The same scene for kernels that read all steps of an extra dim at once: results do not have it.
+
+        Raises
+        ------
+        InputError
+            If an input does not have it, or there are tokens.
+        """
+        lacking = [name for name, each in self.inputs.items() if dim not in each.data.dims]
+        if lacking or self.tokens:
+            raise InputError(
+                [
+                    f"{name}: found the dims {', '.join(map(str, self.inputs[name].data.dims))}, expected "
+                    f"{dim} among them: the model reads several dates at once. Put the dates side by side, "
+                    f"xr.concat([first, second], {dim!r}); what holds for all of them is repeated by "
+                    f"expand_dims({dim}=…)."
+                    for name in lacking
+                ]
+                or ["tokens: the model reads several dates at once; expected pixels."]
+            )
+        return replace(self, along=dim)
+
+    @functools.cached_property
+    def steps(self) -> xr.DataArray | None:
+        """Coordinate of the dim that is used up; None where none is."""
+        return next(iter(self.inputs.values())).data[self.along] if self.along else None
 
     @property
     def is_lazy(self) -> bool:
@@ -166,17 +197,24 @@ class Scene:
     def sources(self, tiling: Tiling) -> list[Source]:
         """Arrays of the graph, in the order in which a kernel reads them.
 
-        Of each input in pixels its data, offsets by date, and mask; then the tokens.
+        Of each input in pixels its data, offsets by date, and mask; again for each step of a dim that is used
+        up. Then the tokens.
         """
         sources = []
-        for name, each in self.inputs.items():
-            sources.append(self._source(each.data, each))
+        steps = range(1 if self.steps is None else self.steps.size)
+        for (name, each), step in itertools.product(self.inputs.items(), steps):
+            sources.append(self._source(self._at(step, each.data), each))
             offset = self.offsets.get(name)
             if isinstance(offset, xr.DataArray):
-                sources.append(self._by_date(offset, tiling))
+                sources.append(self._by_date(self._at(step, offset), tiling))
             if name in self.masks:
-                sources.append(self._source(self.masks[name].expand_dims("band"), each))
+                mask = self._at(step, self.masks[name]).expand_dims("band")
+                sources.append(self._source(mask, each))
         return [*sources, *(raster.source(list(self.extra)) for raster in self.tokens.values())]
+
+    def _at(self, step: int, data: xr.DataArray) -> xr.DataArray:
+        """One step of the dim that is used up."""
+        return data.isel({self.along: step}) if self.along in data.dims else data
 
     def _source(self, data: xr.DataArray, like: ModalityInput) -> Source:
         own = [dim for dim in self.extra if dim in data.dims]
@@ -198,7 +236,7 @@ class Scene:
     def provenance(self) -> dict[str, str]:
         """What decides the result besides data, model and options.
 
-        Offsets, masks, whose tokens there are, and whether checks were left out.
+        Offsets, masks, whose tokens there are, dates that are read at once, and whether checks were left out.
         """
         offsets = {
             name: " ".join(f"{value:g}" for value in np.ravel(np.asarray(offset)))
@@ -212,6 +250,8 @@ class Scene:
             for key, texts in {"offset": offsets, "mask": masks, "token_inputs": tokenizers}.items()
             if texts
         }
+        if self.steps is not None:
+            told["dates"] = "; ".join(_written(step) for step in self.steps.values)
         return told if self.check else {**told, "check_values": "off"}
 
     def as_given(self, array: Any) -> Any:
@@ -221,6 +261,11 @@ class Scene:
             if dim in backwards:
                 array = array[(..., slice(None, None, -1), *(slice(None),) * (-1 - axis))]
         return np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array
+
+
+def _written(step: Any) -> str:
+    """A date to the second, or what else counts the steps of a dim."""
+    return str(np.datetime_as_string(step, unit="s")) if isinstance(step, np.datetime64) else str(step)
 
 
 def _upright(given: ModalityInput) -> ModalityInput:

@@ -12,11 +12,12 @@ from terramind_xr.api.mapping import mapped
 from terramind_xr.api.options import check_batch_size, execution
 from terramind_xr.data import Mask, Names, Offset
 from terramind_xr.engine import Tiling
-from terramind_xr.errors import OptionError
+from terramind_xr.errors import InputError, OptionError, warn
 from terramind_xr.kernels import SegmentKernel
 from terramind_xr.kernels.segment import UNCERTAINTIES
 from terramind_xr.label import provenance
 from terramind_xr.model.finetuned import Finetuned, find_finetuned
+from terramind_xr.model.sampling import Sampling
 from terramind_xr.options import Precision, get_options
 from terramind_xr.scene import Scene
 
@@ -31,6 +32,8 @@ def segment(
     uncertainty: str | Sequence[str] | None = None,
     offset: str | Offset = "auto",
     mask: Mask = None,
+    seed: int = 0,
+    temperature: float | None = None,
     overlap: int = 32,
     batch_size: int = 8,
     device: str | None = None,
@@ -45,7 +48,8 @@ def segment(
     Parameters
     ----------
     obj
-        Holds the modalities that the model was trained on, with all of their bands, as for `generate`.
+        Holds the modalities that the model was trained on, with all of their bands, as for `generate`. Where
+        the model was trained on several dates at once, each of them along ``time``; the result has none.
     checkpoint
         What ``terratorch fit`` wrote (``.ckpt``), or an exported state dict (``.pt``, ``.safetensors``).
         A file that holds more than weights and plain values is refused.
@@ -64,6 +68,11 @@ def segment(
         Radiometric offset within Sentinel-2 numbers, as for `generate`; the model gets numbers without it.
     mask
         True where pixels are not to be used, as for `generate`.
+    seed
+        Of what a model that thinks in modalities (``…_tim``) draws at a `temperature` above 0.
+    temperature
+        Of what such a model thinks, as for `generate`: None takes the likeliest tokens, as 0 does. Above 0
+        they are drawn by seed and place; its training did so at ``tim_temps``, 1 by default.
     overlap
         Pixels that neighbouring tiles share: a multiple of 16 up to half a tile.
     batch_size
@@ -104,10 +113,15 @@ def segment(
     check_batch_size(batch_size)
     model = find_finetuned(checkpoint, config)
     wanted = _wanted(model, probabilities, uncertainty)
-    scene = Scene.of(obj, _inputs(model, inputs), offset=offset, mask=mask)
+    sampling = _sampling(model, seed, temperature)
+    scene = _over_dates(Scene.of(obj, _inputs(model, inputs), offset=offset, mask=mask), model)
+    dates = None if scene.steps is None else scene.steps.size
     tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block, tile=model.tile)
-    kernel = SegmentKernel(model, scene.kernel_inputs(), wanted, execution(device, precision))
-    made = provenance(model, kernel.execution, tile=model.tile, **model.told())
+    kernel = SegmentKernel(
+        model, scene.kernel_inputs(), wanted, execution(device, precision), sampling, dates
+    )
+    drawn = sampling.told_tokens() if sampling else {}
+    made = provenance(model, kernel.execution, tile=model.tile, **model.told(), **drawn)
     results = mapped(scene, kernel, tiling, batch_size=batch_size, made=made)
     if uncertainty is None:
         return results[0]
@@ -133,6 +147,40 @@ def _wanted(
             )
         return ("values",)
     return ("probabilities" if probabilities else "classes", *measures)
+
+
+def _sampling(model: Finetuned, seed: int, temperature: float | None) -> Sampling | None:
+    """How the model draws what it thinks in; None for a model that does not think."""
+    asked = Sampling(seed, 0.0 if temperature is None else temperature)
+    if model.thinking:
+        return model.thinking.sampling(asked.seed, asked.temperature)
+    if temperature is not None:
+        raise OptionError(
+            f"temperature={temperature!r} is for models that think in modalities (…_tim), and "
+            f"{model.backbone.filename} is a {model.name}, which draws nothing. Leave it out."
+        )
+    return None
+
+
+def _over_dates(scene: Scene, model: Finetuned) -> Scene:
+    """The scene as the model reads it: all dates at once, where it was trained so."""
+    if model.dates is None:
+        return scene
+    scene = scene.used_up("time")
+    dates = scene.steps
+    assert dates is not None, "just asked for"
+    if model.dates.count not in (None, dates.size):
+        raise InputError(
+            f"time: found {dates.size} dates, expected {model.dates.count}, as {model.backbone.filename} was "
+            f"trained ({model.dates.pooling} of {model.dates.count}). Choose them: "
+            f"ds.isel(time=slice({model.dates.count}))."
+        )
+    if model.dates.in_order and not dates.to_index().is_monotonic_increasing:
+        warn(
+            f"The order of dates counts for {model.backbone.filename} ({model.dates.pooling}), and those of "
+            "the scene do not rise. If the training had them in the order of time: ds.sortby('time')."
+        )
+    return scene
 
 
 def _inputs(model: Finetuned, inputs: Names) -> Names:

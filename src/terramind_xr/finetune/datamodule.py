@@ -138,7 +138,7 @@ class XarrayDataModule(lightning.LightningDataModule):
     splits
         Shares of the labelled tiles for training, validation and test.
     seed
-        Of the choice of blocks.
+        Of the choice of blocks, and of the transforms.
     train_transform
         Albumentations' transforms on (y, x, band) of all inputs and labels together, as for terratorch's
         data modules; they end with ``ToTensorV2``. By default flips and turns by quarters.
@@ -278,7 +278,9 @@ class XarrayDataModule(lightning.LightningDataModule):
         if transform is None:
             transform = _default_transform(is_for_training=split == "train")
         made = [instantiate_transform_from_dict(each) for each in transform]  # as YAML gives them
-        shared = MultimodalTransforms(wrap_in_compose_is_list(made, self.modalities), shared=True)
+        composed = wrap_in_compose_is_list(made, self.modalities)
+        composed.set_random_seed(self.seed)
+        shared = MultimodalTransforms(composed, shared=True)
         return TileDataset(self.scenes, self.tiles[split], self.tile, shared)
 
     def train_dataloader(self) -> DataLoader[Sample]:

@@ -12,6 +12,7 @@ from terramind_xr.engine import Field, Layer, Output
 from terramind_xr.kernels.reading import KernelInput, Mask
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.finetuned import Finetuned
+from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import standardize_by
 from terramind_xr.model.segmentation import predict
 from terramind_xr.model.trained_inputs import TrainedInput
@@ -39,12 +40,18 @@ class SegmentKernel:
         uncertainties.
     execution
         Where the model runs.
+    sampling
+        How the model draws what it thinks in; None where it does not think.
+    dates
+        How many dates the model reads at once, each a region of its own; None where it reads one.
     """
 
     model: Finetuned
     inputs: tuple[KernelInput, ...]
     wanted: tuple[str, ...]
     execution: Execution
+    sampling: Sampling | None = None
+    dates: int | None = None
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -57,17 +64,29 @@ class SegmentKernel:
         return tuple(_output(name, self.model) for name in self.wanted)
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
-        """Inputs standardised as in the training, 0 (the band's mean) where not valid."""
+        """Inputs standardised as in the training, 0 (the band's mean) where not valid.
+
+        The bands of several dates come one date after the other, valid where one of them is.
+        """
         queue = iter(regions)
-        pairs = zip(self.inputs, self.model.inputs, strict=True)
-        return [_layer(each.pixels(queue), trained) for each, trained in pairs]
+        layers = []
+        for each, trained in zip(self.inputs, self.model.inputs, strict=True):
+            dates = [_layer(each.pixels(queue), trained) for _ in range(self.dates or 1)]
+            values = np.concatenate([date.values for date in dates])
+            layers.append(Layer(values, np.any([date.valid for date in dates], axis=0)))
+        return layers
 
     def run(
         self, values: list[NDArray[np.float32]], valid: list[Mask], places: NDArray[np.int64]
     ) -> list[NDArray[np.float32]]:
         """Predictions (tile, channel, y, x) of a batch."""
+        if self.dates:
+            # From date after date to (tile, band, date, y, x), as terratorch has it.
+            tiles, _, *size = values[0].shape
+            dated = (array.reshape(tiles, self.dates, -1, *size) for array in values)
+            values = [np.ascontiguousarray(array.swapaxes(1, 2)) for array in dated]
         pixels = {each.name: array for each, array in zip(self.inputs, values, strict=True)}
-        return [predict(self.model, pixels, self.execution)]
+        return [predict(self.model, pixels, places, self.sampling, self.execution)]
 
     def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
         """Codes, or numbers; the value for no data, or NaN, where no input is valid."""

@@ -63,6 +63,18 @@ def draw(
     key = token_key(target.name)
     own = (key,) if target.decided.any() else ()
     sampler = weights.sampler(recipe, (*known, *own), (key,), device)
+    return draw_with(sampler, known, target, places, sampling, device)
+
+
+def draw_with(
+    sampler: Any,
+    known: Mapping[str, Known],
+    target: Target,
+    places: NDArray[np.int64],
+    sampling: Sampling,
+    device: str,
+) -> Drawn:
+    """The same from a ``GenerationSampler`` of terratorch that is loaded already."""
     logits = token_logits(sampler, known, target, device)
     stream = Stream(sampling.seed, f"{target.name}/tokens")
     return Drawn(sample_tokens(logits, places, stream, sampling), logits)

@@ -14,6 +14,8 @@ from terramind_xr.errors import OptionError, WeightsError
 from terramind_xr.facts import PATCH, TILE, modalities
 from terramind_xr.model.checkpoint import Contents, read_checkpoint
 from terramind_xr.model.files import WeightsFile, in_folder
+from terramind_xr.model.temporal import Dates, dates_of
+from terramind_xr.model.thinking import Thinking, thinking_of
 from terramind_xr.model.trained_inputs import TrainedInput, backbone_option, trained_inputs
 from terramind_xr.model.training import Training, agreed, config_beside, from_settings, read_config
 
@@ -42,6 +44,10 @@ class Finetuned:
         By code; empty for a regression, and colours where none are given.
     tile
         Side of a tile in pixels.
+    thinking
+        What it generates for itself before it answers (TiM); None for nothing.
+    dates
+        Dates that it reads at once; None where it reads one.
     """
 
     name: str
@@ -54,6 +60,8 @@ class Finetuned:
     class_names: tuple[str, ...] = ()
     class_colors: tuple[str, ...] = ()
     tile: int = TILE
+    thinking: Thinking | None = None
+    dates: Dates | None = None
 
     @property
     def digests(self) -> dict[str, str]:
@@ -66,6 +74,9 @@ class Finetuned:
         def listed(values: Sequence[float]) -> str:
             return " ".join(f"{value:g}" for value in values)
 
+        more = {"tim_modalities": " ".join(self.thinking.outputs)} if self.thinking else {}
+        if self.dates:
+            more["temporal_pooling"] = self.dates.pooling
         return {
             "task": self.task,
             "inputs": " ".join(each.name for each in self.inputs),
@@ -75,6 +86,7 @@ class Finetuned:
             ),
             "means": "; ".join(f"{each.name}: {listed(each.mean)}" for each in self.inputs),
             "stds": "; ".join(f"{each.name}: {listed(each.std)}" for each in self.inputs),
+            **more,
         }
 
 
@@ -110,6 +122,7 @@ def find_finetuned(
     told = None if config is None else read_config(config)
     training = agreed(from_settings(contents.settings, path.name), told, path.name)
     _refuse_what_cannot_run(training)
+    thinking = thinking_of(training)
     inputs = trained_inputs(training, told.source if told else None)
     channels, names = _classes(training)
     _check_shapes(contents, inputs, channels, path.name)
@@ -124,6 +137,8 @@ def find_finetuned(
         class_names=names,
         class_colors=_colors(training, names),
         tile=_tile(training),
+        thinking=thinking,
+        dates=dates_of(training),
     )
 
 
@@ -136,11 +151,6 @@ def _refuse_what_cannot_run(training: Training) -> None:
     backbone = training.arguments.get("backbone")
     if not isinstance(backbone, str):
         raise OptionError(f"{training.source}: model_args names no backbone, e.g. 'terramind_v1_base'.")
-    if backbone.endswith("_tim"):
-        raise OptionError(
-            f"{training.source}: {backbone} thinks in modalities, which is not available yet; expected "
-            f"a backbone without it, such as {backbone.removesuffix('_tim')}."
-        )
 
 
 def _classes(training: Training) -> tuple[int, tuple[str, ...]]:
@@ -192,9 +202,11 @@ def _tile(training: Training) -> int:
 
 def _check_shapes(contents: Contents, inputs: tuple[TrainedInput, ...], channels: int, filename: str) -> None:
     """Raise WeightsError where the weights read other bands or tell other classes than is said of them."""
+    # Where several dates are read, the backbone is an encoder within one.
+    inner = "encoder." if any(key.startswith("encoder.encoder.encoder") for key in contents.state) else ""
     for each in inputs:
         weight = contents.state.get(
-            f"encoder.encoder_embeddings.{modalities[each.name].raw_key}.proj.weight",
+            f"encoder.{inner}encoder_embeddings.{modalities[each.name].raw_key}.proj.weight",
         )
         if weight is not None and weight.shape[1] != len(each.bands) * PATCH**2:
             raise WeightsError(

@@ -80,13 +80,16 @@ class Sampling:
 
     def told(self) -> dict[str, Any]:
         """Flat numbers and texts from which it can be made again."""
-        told = {
+        return {
             "decoding": self.decoding,
-            "seed": int(self.seed),
-            "temperature": float(self.temperature),
+            **self.told_tokens(),
             "diffusion_steps": self.diffusion_steps,
             "clamp": self.clamp or "none",
         }
+
+    def told_tokens(self) -> dict[str, Any]:
+        """The same of the tokens alone, where nothing is decoded."""
+        told = {"seed": int(self.seed), "temperature": float(self.temperature)}
         return told | ({"top_p": float(self.top_p), "top_k": self.top_k} if self.temperature > 0 else {})
 
 

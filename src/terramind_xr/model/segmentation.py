@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +17,23 @@ from terramind_xr.model.checkpoint import read_checkpoint
 from terramind_xr.model.execution import Execution, session
 from terramind_xr.model.finetuned import Finetuned
 from terramind_xr.model.quiet import import_terratorch, without_draws
+from terramind_xr.model.registry import register
+from terramind_xr.model.sampling import Sampling
+from terramind_xr.model.thinking import think_by_place, thinking_parts
 from terramind_xr.model.weights import fill
 
 _lock = threading.RLock()
 
+# Auxiliary heads serve the training alone, and are not built. Tokenizers are for inputs in tokens.
+_UNUSED = re.compile(r"aux_heads\.|(encoder\.){1,2}tokenizer\.")
+
 
 def predict(
-    model: Finetuned, pixels: Mapping[str, NDArray[np.float32]], execution: Execution
+    model: Finetuned,
+    pixels: Mapping[str, NDArray[np.float32]],
+    places: NDArray[np.int64],
+    sampling: Sampling | None,
+    execution: Execution,
 ) -> NDArray[np.float32]:
     """Run a batch of tiles through a fine-tuned model, as its task in terratorch does.
 
@@ -31,7 +42,12 @@ def predict(
     model
         Which one.
     pixels
-        Standardised inputs by modality, (tile, band, y, x), in the model's bands.
+        Standardised inputs by modality, in the model's bands: (tile, band, y, x), or (tile, band, date, y, x)
+        for a model of several dates.
+    places
+        First row and column of each tile from the scene's origin: (tile, 2).
+    sampling
+        How a model draws what it thinks in; None for a model that does not.
     execution
         Where to run.
 
@@ -44,6 +60,8 @@ def predict(
 
     with session(execution) as device:
         network = finetuned_network(model, device)
+        if sampling is not None:
+            think_by_place(network, places, sampling)
         given = {each.key: torch.from_numpy(pixels[each.name]).to(device) for each in model.inputs}
         output = network(given).output.float()
         if model.task == "segmentation":
@@ -72,14 +90,16 @@ def _load(model: Finetuned, device: str) -> Any:
     state = read_checkpoint(model.backbone.verified_path()).state
     with without_draws():
         network = _built(model)
-    # Auxiliary heads serve the training alone, and are not built.
-    wanted = {key: value for key, value in state.items() if not key.startswith("aux_heads.")}
+    for part in thinking_parts(network):
+        part.tokenizer.clear()  # is for inputs that are to become tokens
+    wanted = {key: value for key, value in state.items() if not _UNUSED.match(key)}
     return fill(network, model.backbone, wanted).to(device)
 
 
 def _built(model: Finetuned) -> Any:
     from terratorch.registry import MODEL_FACTORY_REGISTRY
 
+    register()
     arguments = json.loads(model.arguments)
     if arguments.get("backbone_kwargs"):
         arguments["backbone_kwargs"]["pretrained"] = False

@@ -12,7 +12,7 @@ from terramind_xr.errors import OptionError, warn
 from terramind_xr.facts import Modality, modalities
 from terramind_xr.model.training import Training
 
-_RELEASED = re.compile(r"terramind_v1_(tiny|small|base|large)")
+_PRETRAINED = re.compile(r"(terramind_v1_(tiny|small|base|large)|terramind_xr_demo)(_tim)?")
 _DIGITAL_NUMBERS = 10.0
 """Largest mean of a Sentinel-2 band that can only be reflectance."""
 
@@ -63,7 +63,7 @@ def trained_inputs(training: Training, config: str | None) -> tuple[TrainedInput
     names = {key: _modality(key, training.source) for key in keys}
     keys = _in_order_of_data(list(names), training)
     if not _has_statistics(training) and not training.by_table:
-        if not _RELEASED.fullmatch(training.arguments["backbone"]):
+        if not _PRETRAINED.fullmatch(training.arguments["backbone"]):
             raise OptionError(
                 f"{training.source}: the means and standard deviations of the training of "
                 f"{training.arguments['backbone']} are not known. Give its configuration: config='….yaml'."

@@ -116,9 +116,14 @@ def backscatter(ground: Surface, seed: int, day: int, y: int, x: int, corrected:
         one = column.take(ground.first)
         signal = one + ground.mix * (column.take(ground.second) - one) + terrain
         signal = _look_up(_WITH_FLOOR, (signal + np.float32(48)) * np.float32(_STEPS))
-        looks = lattice(stream(seed, f"radar/{name}/{day}"), rows, columns) >> np.uint32(16)
-        result[number] = signal + _SPECKLE.take(looks)
+        result[number] = signal + speckle(lattice(stream(seed, f"radar/{name}/{day}"), rows, columns))
     return result
+
+
+def speckle(bits: NDArray[np.uint32]) -> Float:
+    """Speckle in dB by uniform bits."""
+    found: Float = _SPECKLE.take(bits >> np.uint32(16))
+    return found
 
 
 def _look_up(table: Float, position: NDArray[Any]) -> Float:

@@ -106,8 +106,10 @@ def terramind_xr_demo_tim(
 
     Parameters
     ----------
-    modalities, pretrained
-        As for `terramind_xr_demo`; new modalities are not possible.
+    modalities
+        As for `terramind_xr_demo`; new ones are not possible.
+    pretrained
+        Take the weights inside the package; else random ones.
     bands
         None: what is generated, is generated from all bands that the model was trained with.
     tim_modalities
