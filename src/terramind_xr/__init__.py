@@ -28,6 +28,7 @@ from terramind_xr.model.recipe import models
 from terramind_xr.options import set_options
 from terramind_xr.plans import Plan
 from terramind_xr.plotting import plot
+from terramind_xr.raster import to_raster
 from terramind_xr.seams import Seams, seam_index
 from terramind_xr.stac import stac_item
 
@@ -61,6 +62,7 @@ __all__ = [
     "set_options",
     "stac_item",
     "synthetic",
+    "to_raster",
     "to_zarr",
     "tokenize",
     "validate",

@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from terramind_xr import plotting, seams
+from terramind_xr import plotting, raster, seams
 from terramind_xr.api.detokenize import detokenize
 from terramind_xr.api.embed import embed
 from terramind_xr.api.generate import generate
@@ -70,5 +70,6 @@ class TerramindAccessor:
     plan = _method(plan)
     evaluate = _method(evaluate)
     to_zarr = _method(store.to_zarr)
+    to_raster = _method(raster.to_raster)
     plot = _method(plotting.plot)
     seam_index = _method(seams.seam_index)

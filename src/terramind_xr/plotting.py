@@ -16,6 +16,7 @@ from terramind_xr.errors import OptionError
 from terramind_xr.evaluation import plot_scores
 from terramind_xr.facts import RESOLUTION, LandCoverClass, Modality, lulc_classes, modalities
 from terramind_xr.grid import Grid
+from terramind_xr.legend import named_classes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,17 +157,8 @@ def _classes_of(layer: xr.DataArray, modality: Modality) -> tuple[LandCoverClass
 
 def _flags(da: xr.DataArray) -> tuple[LandCoverClass, ...]:
     """Classes that CF flags name, where their codes are 0, 1, 2, …; none otherwise."""
-    names = str(da.attrs.get("flag_meanings", "")).split()
-    if not names or not np.array_equal(da.attrs.get("flag_values", ()), np.arange(len(names))):
-        return ()
-    colors = str(da.attrs.get("flag_colors", "")).split()
-    if len(colors) != len(names):
-        from matplotlib import colormaps
-        from matplotlib.colors import to_hex
-
-        palette = colormaps["tab10" if len(names) <= 10 else "tab20"]
-        colors = [to_hex(palette(code % palette.N)) for code in range(len(names))]
-    return tuple(map(LandCoverClass, range(len(names)), names, colors))
+    classes = named_classes(da)
+    return classes if [each.code for each in classes] == list(range(len(classes))) else ()
 
 
 def _checked_grid(da: xr.DataArray) -> Grid:

@@ -9,16 +9,11 @@ import uuid
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
-import dask
 import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
-from dask.base import get_scheduler
-from dask.callbacks import Callback
-from dask.diagnostics import ProgressBar
-from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 from xarray.conventions import encode_cf_variable
 from zarr.core.buffer import Buffer, default_buffer_prototype
@@ -27,7 +22,7 @@ from zarr.storage import MemoryStore, StorePath
 from zarr.storage._common import make_store_path
 
 from terramind_xr.conventions import group_attributes
-from terramind_xr.engine.order import in_window
+from terramind_xr.engine.run import compute_in_window
 from terramind_xr.errors import InputError, OptionError, warn
 
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
@@ -99,7 +94,9 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
     root = _write_skeleton(ds, lazy, target)
     if lazy:
         sources = {name: encode_cf_variable(ds.variables[name], name=name).data for name in lazy}
-        _compute([_writing(source, target / str(name)) for name, source in sources.items()], progress)
+        compute_in_window(
+            [_writing(source, target / str(name)) for name, source in sources.items()], progress
+        )
     sync((target / "zarr.json").set(root))
     stored: xr.Dataset = xr.open_zarr(target, decode_coords="all")
     return stored if isinstance(obj, xr.Dataset) else stored[obj.name or "data"]
@@ -238,19 +235,3 @@ def _writing(source: da.Array, target: StorePath) -> da.Array:
 
 def _write(chunk: Any, array: zarr.Array[Any], block_info: Any = None) -> None:
     array[tuple(slice(*borders) for borders in block_info[0]["array-location"])] = chunk
-
-
-def _compute(writing: list[da.Array], progress: bool) -> None:
-    """Run the graph in a window, on dask's scheduler in force."""
-    run = get_scheduler(collections=writing)
-    owner = getattr(run, "__self__", None)
-    client = owner if hasattr(owner, "nthreads") else None  # of a cluster
-    threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
-    # Twice the threads: wide enough to keep every one at work.
-    graph, keys = in_window(writing, ahead=2 * threads)
-    if client is None:
-        # Handed over, not entered: a bar that is entered counts what other threads compute as well.
-        bar = {ProgressBar(dt=0.5)._callback} if progress else set()
-        run(graph, keys, callbacks=Callback.active | bar)
-    else:
-        run(graph, keys)

@@ -1,0 +1,36 @@
+"""A run over whole scenes on dask's scheduler in force, for whatever takes the blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+import dask.array as da
+from dask.base import get_scheduler, named_schedulers
+from dask.callbacks import Callback
+from dask.diagnostics import ProgressBar
+from dask.system import CPU_COUNT
+
+from terramind_xr.engine.order import in_window
+
+
+def compute_in_window(writing: list[da.Array], progress: bool) -> None:
+    """Run a graph whose chunks are taken (written) by its last tasks, in a window over the scene."""
+    run = get_scheduler(collections=writing)
+    owner = getattr(run, "__self__", None)
+    client = owner if hasattr(owner, "nthreads") else None  # of a cluster
+    threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
+    # Twice the threads: wide enough to keep every one at work.
+    graph, keys = in_window(writing, ahead=2 * threads)
+    if client is None:
+        # Handed over, not entered: a bar that is entered counts what other threads compute as well.
+        bar = {ProgressBar(dt=0.5)._callback} if progress else set()
+        run(graph, keys, callbacks=Callback.active | bar)
+    else:
+        run(graph, keys)
+
+
+def is_in_this_process(array: da.Array) -> bool:
+    """Whether the scheduler in force runs tasks in threads of this process, which share what is open here."""
+    run: Any = get_scheduler(collections=[array])
+    return run in (named_schedulers["threads"], named_schedulers["sync"])
