@@ -170,21 +170,22 @@ class Scene:
         """
         sources = []
         for name, each in self.inputs.items():
-            sources.append(self._source(each.data, each))
+            sources.append(self._source(name, each.data, each))
             offset = self.offsets.get(name)
             if isinstance(offset, xr.DataArray):
-                sources.append(self._by_date(offset, tiling))
+                sources.append(self._by_date(f"offset of {name}", offset, tiling))
             if name in self.masks:
-                sources.append(self._source(self.masks[name].expand_dims("band"), each))
+                mask = self.masks[name].expand_dims("band")
+                sources.append(self._source(f"mask of {name}", mask, each))
         return [*sources, *(raster.source(list(self.extra)) for raster in self.tokens.values())]
 
-    def _source(self, data: xr.DataArray, like: ModalityInput) -> Source:
+    def _source(self, name: str, data: xr.DataArray, like: ModalityInput) -> Source:
         own = [dim for dim in self.extra if dim in data.dims]
         data = data.transpose(*own, "band", like.y_dim, like.x_dim)
         array = data.data if dask.is_dask_collection(data.data) else da.from_array(data.values, chunks=-1)
-        return Source(array, tuple(list(self.extra).index(dim) for dim in own))
+        return Source(array, tuple(list(self.extra).index(dim) for dim in own), name=name)
 
-    def _by_date(self, offset: xr.DataArray, tiling: Tiling) -> Source:
+    def _by_date(self, name: str, offset: xr.DataArray, tiling: Tiling) -> Source:
         """One number a date, spread over the scene in pieces that cost nothing."""
         own = [dim for dim in self.extra if dim in offset.dims]
         values = offset.transpose(*own).values.astype(np.float32)[..., None, None, None]
@@ -193,7 +194,7 @@ class Scene:
         array = da.broadcast_to(
             da.from_array(values, chunks=1), (*values.shape[:-2], *self.grid.shape), chunks=chunks
         )
-        return Source(array, tuple(list(self.extra).index(dim) for dim in own))
+        return Source(array, tuple(list(self.extra).index(dim) for dim in own), name=name)
 
     def provenance(self) -> dict[str, str]:
         """What decides the result besides data, model and options.
