@@ -58,8 +58,8 @@ def to_zarr(obj: Data, store: Any, *, resume: bool = True, progress: bool = True
     store
         Path, URL or Zarr store that holds no data yet, or a broken run of the same.
     resume
-        Whether to go on with a broken run; if not, a store that holds one is refused. A ZIP file cannot be
-        gone on with.
+        Whether to go on with a broken run; if not, a store that holds one is refused. Stores that cannot
+        delete objects are not gone on with.
     progress
         Whether to show a progress bar; a cluster shows its own, on the dashboard.
 
@@ -209,9 +209,9 @@ def _claim(ledger: Ledger, ours: Identity, own: Chunks, store: Any) -> Chunks:
 def _warn_of_unknown(names: list[str]) -> None:
     if names:
         warn(
-            f"A broken run is gone on with, and metadata alone can be compared for {', '.join(names)} "
-            "(names, shapes, dtypes, coordinates, attributes), not what the values are computed from. If that "
-            "has changed, delete the store and write it again."
+            f"A broken run is gone on with. Metadata alone can be compared for {', '.join(names)} (names, "
+            "shapes, dtypes, coordinates, attributes), not what the values are computed from. If that has "
+            "changed, delete the store and write it again."
         )
 
 
