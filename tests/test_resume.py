@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -140,23 +141,19 @@ for number in range(int(sys.argv[2])):
 """
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="forks")
-def test_processes_killed_at_any_moment_leave_what_the_next_one_finishes(tmp_path):
-    here = Path(__file__).parent
-    script = f"import sys; sys.path.insert(0, {str(here)!r})\n{KILLED}"
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path), "4"], capture_output=True, text=True, timeout=300
-    )
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("stores", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_processes_killed_at_any_moment_leave_what_the_next_one_finishes(stores, tmp_path):
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{KILLED}"
+    code = [sys.executable, "-c", script, str(tmp_path), str(stores)]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
-    assert sum(map(int, done.stdout.split())) >= 12
+    assert all(int(kills) >= 3 for kills in done.stdout.split())
     expected = files(tmp_path / "whole.zarr")
-    for number in range(4):
+    for number in range(stores):
         found = files(tmp_path / f"{number}.zarr")
         # A kill between the root and the end leaves the ledger, which does no harm.
         assert {key: value for key, value in found.items() if not key.startswith(".terramind/")} == expected
-        xr.testing.assert_identical(
-            xr.open_zarr(tmp_path / f"{number}.zarr"), xr.open_zarr(tmp_path / "whole.zarr")
-        )
 
 
 def needed(missing):
@@ -281,7 +278,7 @@ def test_other_chunks_of_what_is_not_ours_are_the_same_run(tmp_path):
     write(first, tmp_path / "whole.zarr")
     break_off(first, tmp_path / "map.zarr", at=(768, 288))
     other = result().chunk(200).assign_coords(height=(("y", "x"), da.zeros(SHAPE, chunks=77)))
-    with pytest.warns(TerramindWarning, match="metadata alone.* for (map, height|height, map)"):
+    with pytest.warns(TerramindWarning, match="Metadata alone.* for (map, height|height, map)"):
         stored = write(other, tmp_path / "map.zarr")
     assert stored.chunks[0][0] == 300
     assert files(tmp_path / "map.zarr") == files(tmp_path / "whole.zarr")
@@ -480,7 +477,7 @@ def test_a_digest_is_of_what_is_read_back():
 
 @pytest.fixture
 def scene():
-    return terramind_xr.synthetic.scene(320, seed=3, modalities=["S2L2A"]).chunk(y=100, x=100)
+    return terramind_xr.synthetic.scene(420, seed=3, modalities=["S2L2A"]).compute().chunk(y=100, x=100)
 
 
 def lulc(scene, **options):
