@@ -210,26 +210,27 @@ class Scene:
         sources = []
         steps = range(1 if self.steps is None else self.steps.size)
         for (name, each), step in itertools.product(self.inputs.items(), steps):
-            sources.append(self._source(self._at(step, each.data), each))
+            title = name if self.steps is None else f"{name} {step}"
+            sources.append(self._source(title, self._at(step, each.data), each))
             offset = self.offsets.get(name)
             if isinstance(offset, xr.DataArray):
-                sources.append(self._by_date(self._at(step, offset), tiling))
+                sources.append(self._by_date(f"offset of {title}", self._at(step, offset), tiling))
             if name in self.masks:
                 mask = self._at(step, self.masks[name]).expand_dims("band")
-                sources.append(self._source(mask, each))
+                sources.append(self._source(f"mask of {title}", mask, each))
         return [*sources, *(raster.source(list(self.extra)) for raster in self.tokens.values())]
 
     def _at(self, step: int, data: xr.DataArray) -> xr.DataArray:
         """One step of the dim that is used up."""
         return data.isel({self.along: step}) if self.along in data.dims else data
 
-    def _source(self, data: xr.DataArray, like: ModalityInput) -> Source:
+    def _source(self, name: str, data: xr.DataArray, like: ModalityInput) -> Source:
         own = [dim for dim in self.extra if dim in data.dims]
         data = data.transpose(*own, "band", like.y_dim, like.x_dim)
         array = data.data if dask.is_dask_collection(data.data) else da.from_array(data.values, chunks=-1)
-        return Source(array, tuple(list(self.extra).index(dim) for dim in own))
+        return Source(array, tuple(list(self.extra).index(dim) for dim in own), name=name)
 
-    def _by_date(self, offset: xr.DataArray, tiling: Tiling) -> Source:
+    def _by_date(self, name: str, offset: xr.DataArray, tiling: Tiling) -> Source:
         """One number a date, spread over the scene in pieces that cost nothing."""
         own = [dim for dim in self.extra if dim in offset.dims]
         values = offset.transpose(*own).values.astype(np.float32)[..., None, None, None]
@@ -238,7 +239,7 @@ class Scene:
         array = da.broadcast_to(
             da.from_array(values, chunks=1), (*values.shape[:-2], *self.grid.shape), chunks=chunks
         )
-        return Source(array, tuple(list(self.extra).index(dim) for dim in own))
+        return Source(array, tuple(list(self.extra).index(dim) for dim in own), name=name)
 
     def provenance(self) -> dict[str, str]:
         """What decides the result besides data, model and options.

@@ -181,7 +181,8 @@ class TokenRaster:
         own = [dim for dim in extra if dim in self.extra]
         data = self.data.transpose(*own, *Grid.of(self.data).dims)
         array = data.data if self.is_lazy else da.from_array(data.values, chunks=-1)
-        return Source(array[..., np.newaxis, :, :], tuple(extra.index(dim) for dim in own), cell=PATCH)
+        axes = tuple(extra.index(dim) for dim in own)
+        return Source(array[..., np.newaxis, :, :], axes, cell=PATCH, name=f"tokens of {self.name}")
 
     def sources(self, tiling: Tiling) -> list[Source]:
         """The one array of the graph of a scene that is nothing else."""

@@ -9,7 +9,7 @@ import dask
 import numpy as np
 import xarray as xr
 
-from terramind_xr.engine import Field, Kernel, Source, Tiling, map_tiles
+from terramind_xr.engine import ORIGIN, Field, Kernel, Origin, Source, Tiling, map_tiles
 from terramind_xr.errors import warn
 from terramind_xr.grid import Grid
 from terramind_xr.label import label
@@ -71,8 +71,9 @@ def mapped(
     made
         Attributes that say how, beside those of start and tiling.
     """
+    sources = start.sources(tiling)
     arrays: Sequence[Any] = map_tiles(
-        start.sources(tiling), kernel, tiling, extra=extra_shape(start), batch_size=batch_size
+        sources, kernel, tiling, extra=extra_shape(start), batch_size=batch_size
     )
     if not start.is_lazy:
         # The data is in this process already: a cluster's client is not asked.
@@ -90,7 +91,10 @@ def mapped(
         field = kernel.fields[output.field]
         grid = _grid_of(field, start.grid, tiling)
         turned, beside = start.as_given(array), field.is_raster and field.cell == start.cell
-        results.append(label(output, turned, start.like, grid, beside=beside, extra=start.extra, attrs=attrs))
+        result = label(output, turned, start.like, grid, beside=beside, extra=start.extra, attrs=attrs)
+        if start.is_lazy:
+            result.encoding[ORIGIN] = Origin.of(result.data, sources, kernel, tiling, batch_size)
+        results.append(result)
     return results
 
 

@@ -37,11 +37,14 @@ class Source:
         For each of its extra axes, the number of the extra axis of the result that it follows.
     cell
         Pixels along the side of one of its cells: 1 for pixels, 16 for the patch grid.
+    name
+        For messages.
     """
 
     array: da.Array
     axes: tuple[int, ...] = ()
     cell: int = 1
+    name: str = "data"
 
 
 def map_tiles(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -18,14 +18,16 @@ from terramind_xr.engine.blocks import Work
 Graph = dict[Any, Any]
 
 
-def in_window(arrays: Sequence[da.Array], ahead: int) -> tuple[Graph, list[Any]]:
+def in_window(arrays: Sequence[da.Array], ahead: int, done: Collection[Any] = ()) -> tuple[Graph, list[Any]]:
     """Graph that computes arrays in a window (see `in_sequence`), and the keys of their chunks.
+
+    Chunks whose keys are among those `done` are left out, and all that only they need.
 
     Optimised as dask does for arrays, except that linear chains are not fused: its own order of fused
     tasks leaves more blocks waiting. All tasks get names of their own, because on a cluster the same
     names may stand for the unchanged tasks of the same result, e.g. after a `persist`.
     """
-    keys = list(flatten([array.__dask_keys__() for array in arrays]))
+    keys = [key for key in flatten([array.__dask_keys__() for array in arrays]) if key not in done]
     graph = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
     graph = fuse_roots(optimize_blockwise(graph, keys=keys), keys=keys).cull(set(keys))
     tasks = in_sequence(graph, ahead)
@@ -133,7 +135,10 @@ def _name(key: Any) -> Any:
 
 
 def _consumed_by_place(tasks: Mapping[Any, Any], work: Work, places: list[Any]) -> dict[Any, list[Any]]:
-    """For each block, what is left when its finished chunk has been used up, e.g. stored."""
+    """For each block, what is left when its finished chunk has been used up, e.g. stored.
+
+    Of a block that runs for its neighbours alone, the margins that it hands them.
+    """
     dependents = reverse_dict({key: task.dependencies for key, task in tasks.items()})
     consumed: dict[Any, list[Any]] = {place: [] for place in places}
     for key in tasks:
@@ -142,7 +147,11 @@ def _consumed_by_place(tasks: Mapping[Any, Any], work: Work, places: list[Any]) 
             place = (*key[1 : len(places[0]) - 1], *key[-2:])
             if place in consumed:
                 consumed[place] += map(TaskRef, _ends(tasks, dependents, key))
-    return consumed
+    margins: dict[Any, list[Any]] = {}
+    for key in tasks:
+        if _name(key) == work.margin:
+            margins.setdefault(key[1:-2], []).append(TaskRef(key))
+    return {place: found or margins.get(place, []) for place, found in consumed.items()}
 
 
 def _ends(tasks: Mapping[Any, Any], dependents: Mapping[Any, Any], key: Any) -> list[Any]:

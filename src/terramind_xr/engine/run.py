@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import dask
@@ -14,14 +15,17 @@ from dask.system import CPU_COUNT
 from terramind_xr.engine.order import in_window
 
 
-def compute_in_window(writing: list[da.Array], progress: bool) -> None:
-    """Run a graph whose chunks are taken (written) by its last tasks, in a window over the scene."""
+def compute_in_window(writing: list[da.Array], progress: bool, done: Collection[Any] = ()) -> None:
+    """Run a graph whose chunks are taken (written) by its last tasks, in a window over the scene.
+
+    Chunks whose keys are among those `done` are left out.
+    """
     run = get_scheduler(collections=writing)
     owner = getattr(run, "__self__", None)
     client = owner if hasattr(owner, "nthreads") else None  # of a cluster
     threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
     # Twice the threads: wide enough to keep every one at work.
-    graph, keys = in_window(writing, ahead=2 * threads)
+    graph, keys = in_window(writing, ahead=2 * threads, done=done)
     if client is None:
         # Handed over, not entered: a bar that is entered counts what other threads compute as well.
         bar = {ProgressBar(dt=0.5)._callback} if progress else set()

@@ -1,41 +1,37 @@
-"""Results to Zarr, block by block; the root comes last, so that only a finished store opens."""
+"""Results to Zarr, block by block; the root comes last, so that only a finished store opens.
+
+What a broken run leaves is gone on with: the ledger in the store says whose it is and what is finished.
+"""
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import json
 import os
 import uuid
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator
 from typing import Any, TypeVar
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import xarray as xr
 import zarr
-from numpy.typing import NDArray
 from xarray.conventions import encode_cf_variable
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath
 from zarr.storage._common import make_store_path
 
-from terramind_xr.conventions import group_attributes
+from terramind_xr.engine.identity import Identity, differences, identity, origins_of
+from terramind_xr.engine.ledger import Chunks, DamagedLedgerError, Ledger, buffer
 from terramind_xr.engine.run import compute_in_window
+from terramind_xr.engine.storable import chunk_sizes, in_chunks, storable
 from terramind_xr.errors import InputError, OptionError, warn
 
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
 
-# How values are packed. All else in an encoding (chunks, compressors, filters) belongs to the file that the
-# data came from, often of another format.
-_PACKING = frozenset(
-    {"dtype", "scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned", "units", "calendar",
-     "grid_mapping", "coordinates"}
-)  # fmt: skip
 
-
-def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
+def to_zarr(obj: Data, store: Any, *, resume: bool = True, progress: bool = True) -> Data:
     """Compute a lazy object, write it to a new Zarr store (format 3) block by block, and open that.
 
     It runs on dask's scheduler in force: threads of this process, or the cluster of a
@@ -44,14 +40,21 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
     that a row of blocks touches; `plan` gives the numbers. Chunks of unequal size are cut anew, to the
     largest of them.
 
-    A store opens only once it is finished: its root is written last.
+    A store opens only once it is finished: its root is written last. If a run breaks, the same call goes on
+    with it: it reads what is there, computes only the chunks that are missing (and the blocks beside them
+    whose margins those need), and the bytes are those of one run. For that, the call reads 64 values of each
+    input of a result first; by them, the options, the digests of the weights, coordinates, attributes, shapes
+    and dtypes it knows its own run again, however the input is chunked.
 
     Parameters
     ----------
     obj
         Any dask-backed Dataset or DataArray, such as a result of `generate` or what was derived from it.
     store
-        Path, URL or Zarr store that holds no data yet.
+        Path, URL or Zarr store that holds no data yet, or a broken run of the same.
+    resume
+        Whether to go on with a broken run; if not, a store that holds one is refused. Stores that cannot
+        delete objects are not gone on with.
     progress
         Whether to show a progress bar; a cluster shows its own, on the dashboard.
 
@@ -65,12 +68,14 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
     InputError
         `obj` is neither Dataset nor DataArray, or a variable holds objects that cannot be written as text.
     OptionError
-        The store holds data, is no store, or cannot be written. Nothing in it is touched.
+        The store holds data, or a broken run of another object (the message names what differs), is no store,
+        or cannot be written. Nothing in it is touched.
 
     Warns
     -----
     TerramindWarning
-        Coordinates of Python objects were written as JSON text, or left out.
+        Coordinates of Python objects were written as JSON text, or left out. Or a broken run is gone on with
+        of which only metadata can be compared: variables that are no untouched results of this package.
 
     Examples
     --------
@@ -87,123 +92,122 @@ def to_zarr(obj: Data, store: Any, *, progress: bool = True) -> Data:
             "coordinates: xr.DataArray(values, dims=('y', 'x'), name='map')."
         )
     ds = obj.to_dataset(name=obj.name or "data") if isinstance(obj, xr.DataArray) else obj
-    target = _empty_store(store)
-    ds = _storable(_without_objects(ds))
-    ds = ds.assign_attrs(group_attributes(ds))
+    target = _opened(store)
+    ledger = Ledger(target) if target.store.supports_deletes and target.store.supports_listing else None
+    is_broken = _is_broken(target, ledger, store, resume)
+    origins = origins_of(ds)
+    ds = storable(ds)
     lazy = [name for name, variable in ds.variables.items() if variable.chunks is not None and variable.size]
-    root = _write_skeleton(ds, lazy, target)
-    if lazy:
-        sources = {name: encode_cf_variable(ds.variables[name], name=name).data for name in lazy}
-        compute_in_window(
-            [_writing(source, target / str(name)) for name, source in sources.items()], progress
-        )
+    leftovers: list[str] = []
+    if ledger is not None:
+        own = {str(name): chunk_sizes(ds.variables[name]) for name in lazy}
+        chunks = _claim(ledger, identity(ds, lazy, origins), own, store)
+        ds = ds.assign({name: in_chunks(ds.variables[name], chunks[str(name)]) for name in lazy})
+        if is_broken:
+            _warn_of_unknown([str(name) for name in lazy if name not in origins])
+            leftovers = ledger.leftovers()
+    with _writable(store):
+        root = _write_skeleton(ds, lazy, target)
+    _write_chunks(ds, lazy, target, ledger, progress)
     sync((target / "zarr.json").set(root))
+    if ledger is not None:
+        ledger.remove(leftovers)
     stored: xr.Dataset = xr.open_zarr(target, decode_coords="all")
     return stored if isinstance(obj, xr.Dataset) else stored[obj.name or "data"]
 
 
-def _without_objects(ds: xr.Dataset) -> xr.Dataset:
-    """With what Zarr has no type for as text: Python objects, as STAC loaders leave them, as JSON."""
-    ds, converted, left = ds.copy(), [], []
-    for name, variable in ds.variables.items():
-        if variable.dtype.kind not in "OU" or (variable.chunks is not None and name in ds.data_vars):
-            continue
-        is_lazy = variable.chunks is not None
-        objects = (variable.compute(scheduler="synchronous") if is_lazy else variable).astype(object)
-        # Text of fixed width has no specification in Zarr 3.
-        objects.encoding = {key: value for key, value in variable.encoding.items() if key != "dtype"}
-        if not _is_of_one_kind(objects.values):
-            try:
-                texts = [json.dumps(each, default=_plain) for each in objects.values.ravel()]
-            except (TypeError, ValueError):
-                if name in ds.data_vars:
-                    raise InputError(
-                        f"{name!r} holds Python objects, expected numbers or text. Leave it out: "
-                        f"ds.drop_vars({name!r})."
-                    ) from None
-                left.append(name)
-                continue
-            objects.values = np.array([*texts, None], dtype=object)[:-1].reshape(objects.shape)
-            converted.append(name)
-        elif variable.dtype.kind == "O" and not is_lazy:
-            continue
-        ds[name] = objects
-    for names, done in ((converted, "written as JSON text"), (left, "left out")):
-        if names:
-            warn(
-                f"Coordinates of Python objects, which Zarr cannot hold, are {done}: "
-                f"{', '.join(map(str, names))}. Drop them if they are of no use: ds.drop_vars({names})."
-            )
-    return ds.drop_vars(left)
+@contextlib.contextmanager
+def _writable(store: Any) -> Iterator[None]:
+    """Say it in the user's words where nothing can be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OptionError(
+            f"The store {str(store)!r} cannot be written: {error}. Give a path where you may write."
+        ) from None
 
 
-_STORED = frozenset(
-    {"string", "bytes", "boolean", "integer", "floating", "mixed-integer-float", "datetime", "datetime64",
-     "timedelta", "timedelta64", "empty"}
-)  # fmt: skip
-"""What pandas calls arrays of objects that xarray stores as they are."""
-
-
-def _is_of_one_kind(values: NDArray[Any]) -> bool:
-    """Whether xarray stores these objects as they are: text, numbers or times, but no mixture of them."""
-    is_cftime = values.size > 0 and all(hasattr(each, "calendar") for each in values.flat)
-    return is_cftime or pd.api.types.infer_dtype(values.ravel(), skipna=True) in _STORED
-
-
-def _plain(value: Any) -> Any:
-    """What JSON knows no name for, as what it knows."""
-    if isinstance(value, set | frozenset):
-        return sorted(value, key=repr)
-    if isinstance(value, datetime.date | np.datetime64):
-        return str(value)
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is no JSON")
-
-
-def _storable(ds: xr.Dataset) -> xr.Dataset:
-    """With chunks that Zarr takes (equal, the last one may be smaller), and encodings of values alone."""
-    ds = ds.copy()
-    for name, variable in ds.variables.items():
-        if variable.chunks is not None and any(_uneven(sizes) for sizes in variable.chunks):
-            # Directly and by tasks: the way over larger chunks, or over disk, would hold the whole scene.
-            regular = tuple(max(sizes) if _uneven(sizes) else sizes for sizes in variable.chunks)
-            ds[name] = variable.copy(data=variable.data.rechunk(regular, threshold=1e9, method="tasks"))
-        ds[name].encoding = {key: value for key, value in variable.encoding.items() if key in _PACKING}
-    ds.encoding = {}
-    return ds
-
-
-def _uneven(sizes: tuple[int, ...]) -> bool:
-    return any(size != sizes[0] for size in sizes[:-1]) or sizes[-1] > sizes[0]
-
-
-def _empty_store(store: Any) -> StorePath:
-    """The place to write to, whatever it was given as, if nothing is there."""
+def _opened(store: Any) -> StorePath:
+    """The place to write to, whatever it was given as."""
     if isinstance(store, os.PathLike) or (
         isinstance(store, str) and "://" not in store and "::" not in store
     ):
         # Workers may run in other folders.
         store = os.path.abspath(os.path.expanduser(store))
     try:
-        target = sync(make_store_path(store, mode="a"))
-        empty = sync(target.is_empty())
-    except (FileExistsError, NotADirectoryError):
-        empty = False
-    except OSError as error:
-        raise OptionError(
-            f"The store {str(store)!r} cannot be written: {error}. Give a path where you may write."
-        ) from None
+        with _writable(store):
+            try:
+                return sync(make_store_path(store, mode="a"))
+            except (FileExistsError, NotADirectoryError):
+                raise _full(store) from None
+    except ValueError as error:
+        raise OptionError(f"The store {str(store)!r} cannot be written: {error}") from None
     except TypeError:
         raise OptionError(f"store is {store!r}; expected a path, a URL, or a Zarr store.") from None
-    if not empty:
+
+
+def _full(store: Any) -> OptionError:
+    return OptionError(
+        f"The store {str(store)!r} exists already and holds data. Give another path, or delete it first."
+    )
+
+
+def _is_broken(target: StorePath, ledger: Ledger | None, store: Any, resume: bool) -> bool:
+    """Whether a broken run lies there; raise OptionError for other data, or if it is not to be resumed."""
+    with _writable(store):
+        try:
+            if sync(target.is_empty()):
+                return False
+        except NotADirectoryError:
+            raise _full(store) from None
+    if ledger is None or sync((target / "zarr.json").exists()):
+        raise _full(store)
+    try:
+        found = ledger.read()
+    except DamagedLedgerError as error:
+        if ledger.is_alone():  # as it was torn when it was written first
+            return False
         raise OptionError(
-            f"The store {str(store)!r} exists already and holds data (it may be what a broken run left). "
-            "Give another path, or delete it first."
+            f"The store {str(store)!r} holds a broken run whose ledger cannot be used: {error}. Give another "
+            "path, or delete it first."
+        ) from None
+    if found is None:
+        if ledger.is_alone():
+            return False
+        raise _full(store)
+    if not resume:
+        raise OptionError(
+            f"The store {str(store)!r} holds a broken run. Go on with it by resume=True, give another path, "
+            "or delete it first."
         )
-    return target
+    return True
+
+
+_NAMED = 6
+
+
+def _claim(ledger: Ledger, ours: Identity, own: Chunks, store: Any) -> Chunks:
+    """Bind the store to this run, or find that it is bound to it; sizes of the chunks that it has there."""
+    with _writable(store):
+        theirs, chunks = ledger.begin(ours, own)
+    found = differences(ours, theirs)
+    if found:
+        more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+        raise OptionError(
+            f"The store {str(store)!r} holds a broken run of something else. Given here: "
+            f"{'; '.join([*found[:_NAMED], *more])}. Give the same again to go on with it, or another path, "
+            "or delete it first."
+        )
+    return chunks
+
+
+def _warn_of_unknown(names: list[str]) -> None:
+    if names:
+        warn(
+            f"A broken run is gone on with. Metadata alone can be compared for {', '.join(names)} (names, "
+            "shapes, dtypes, coordinates, attributes), not what the values are computed from. If that has "
+            "changed, delete the store and write it again."
+        )
 
 
 def _write_skeleton(ds: xr.Dataset, lazy: list[Hashable], target: StorePath) -> Buffer:
@@ -223,15 +227,34 @@ def _write_skeleton(ds: xr.Dataset, lazy: list[Hashable], target: StorePath) -> 
     root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
     for key, value in files.items():
         sync((target / key).set(value))
-    return default_buffer_prototype().buffer.from_bytes(json.dumps(root).encode())
+    return buffer(json.dumps(root))
 
 
-def _writing(source: da.Array, target: StorePath) -> da.Array:
-    array = zarr.open_array(target, mode="r+")
+def _write_chunks(
+    ds: xr.Dataset, lazy: list[Hashable], target: StorePath, ledger: Ledger | None, progress: bool
+) -> None:
+    """Compute and write all chunks that are not finished."""
+    arrays = {str(name): zarr.open_array(target / str(name), mode="r+") for name in lazy}
+    finished = ledger.finished(arrays) if ledger else {}
+    writing, done = [], set()
+    for name in lazy:
+        source = encode_cf_variable(ds.variables[name], name=name).data
+        each = _writing(source, str(name), arrays[str(name)], ledger)
+        writing.append(each)
+        done |= {(each.name, *place) for place in finished.get(str(name), ())}
+    if len(done) < sum(each.npartitions for each in writing):
+        compute_in_window(writing, progress, done)
+
+
+def _writing(source: da.Array, variable: str, array: zarr.Array[Any], ledger: Ledger | None) -> da.Array:
     # `name`: two runs must not be taken for one.
-    meta = np.empty((0,) * source.ndim, source.dtype)
-    return source.map_blocks(_write, array, name=f"terramind-store-{uuid.uuid4().hex}", meta=meta)
+    name, meta = f"terramind-store-{uuid.uuid4().hex}", np.empty((0,) * source.ndim, source.dtype)
+    return source.map_blocks(_write, variable, array, ledger, name=name, meta=meta)
 
 
-def _write(chunk: Any, array: zarr.Array[Any], block_info: Any = None) -> None:
+def _write(
+    chunk: Any, variable: str, array: zarr.Array[Any], ledger: Ledger | None, block_info: Any = None
+) -> None:
     array[tuple(slice(*borders) for borders in block_info[0]["array-location"])] = chunk
+    if ledger is not None:
+        ledger.mark(variable, tuple(block_info[0]["chunk-location"]), np.asarray(chunk, array.dtype))

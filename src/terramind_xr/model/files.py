@@ -8,7 +8,7 @@ import importlib.resources
 import os
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from terramind_xr.errors import WeightsError
@@ -42,7 +42,8 @@ class WeightsFile:
         SHA-256 of the file.
     """
 
-    source: str
+    # Not what the weights are: that is their digest.
+    source: str = field(metadata={"identity": False})
     filename: str
     revision: str
     digest: str
