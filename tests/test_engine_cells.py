@@ -292,3 +292,13 @@ def test_a_value_of_each_tile_belongs_to_that_tile(shape, overlap, block, shifts
     assert found.shape == expected.shape
     assert sum(found.chunks[1]) == len(tiling.y.starts)
     np.testing.assert_array_equal(found.compute(scheduler="sync"), expected)
+
+
+def test_what_is_reflected_beyond_the_scene_makes_no_patch_valid():
+    """4 pixels of the last patch lie in the scene, none with data; their reflection has some."""
+    values = np.random.default_rng(0).normal(size=(1, 244, 244)).astype("float32")
+    values[..., 240:] = np.nan
+    codes, pixels = map_tiles([Source(da.from_array(values))], Tokens(), Tiling.of((244, 244)))
+    assert (codes.compute()[:, -1] == 65535).all()
+    assert (codes.compute()[:, :-1] != 65535).all()
+    assert (pixels.compute()[:, 240:] == HOLE).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,7 +149,12 @@ def _sum_tiles(
         [_region(source, *map(len, extents[cell])) for source, cell in zip(pieces, work.cells, strict=True)]
     )
     cells = dict.fromkeys(field.cell for field in kernel.fields if field.is_raster)
-    parts = {cell: Part(*extents[cell], {}, _valid_in(cell, layers, extents[cell])) for cell in cells}
+    tiling = work.tilings[1]
+    within = tuple(
+        min(extent.stop, axis.size) - extent.start
+        for extent, axis in zip(extents[1], (tiling.y, tiling.x), strict=True)
+    )
+    parts = {cell: Part(*extents[cell], {}, _valid_in(cell, layers, extents[cell], within)) for cell in cells}
 
     single = {
         index: _Single.of(field, work.tilings[1], row, col)
@@ -218,8 +224,13 @@ class _Single:
                 self.valid[at] = True
 
 
-def _valid_in(cell: int, layers: list[Layer], extent: tuple[Interval, Interval]) -> Mask:
-    """Cells of a block's extent in which any layer holds data."""
+def _valid_in(
+    cell: int, layers: list[Layer], extent: tuple[Interval, Interval], within: tuple[int, ...]
+) -> Mask:
+    """Cells of a block's extent in which any layer holds data; so many pixels of it lie within the scene.
+
+    What is reflected beyond the scene's end makes no cell valid.
+    """
     masks = []
     for layer in layers:
         valid: Mask = layer.valid
@@ -228,6 +239,9 @@ def _valid_in(cell: int, layers: list[Layer], extent: tuple[Interval, Interval])
             valid = valid.repeat(factor, axis=0).repeat(factor, axis=1)
         elif layer.cell < cell:
             factor = cell // layer.cell
+            valid = valid.copy()
+            valid[math.ceil(within[0] / layer.cell) :] = False
+            valid[:, math.ceil(within[1] / layer.cell) :] = False
             height, width = (side // factor for side in valid.shape)
             valid = np.asarray(valid.reshape(height, factor, width, factor).any(axis=(1, 3)))
         # A second pass reads half a patch further, for outputs in pixels only.
