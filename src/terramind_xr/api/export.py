@@ -30,7 +30,8 @@ from terramind_xr.model.recipe import Recipe, backbone_filename, find, tokenizer
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.synthetic import scene
 
-_TILES = 16
+_TILES, _DIFFUSION_TILES = 16, 4
+"""Tiles that are calibrated on; those of a diffusion decoder in each of its ten steps."""
 _SYNTHETIC = 1120, 77
 """Side and seed of the world that is calibrated on by default."""
 
@@ -66,7 +67,8 @@ def export(
         (others compute in float32); ``"fp32"`` changes the library only.
     calibration
         Scene on which the scales of int8 are found, of at least 224 pixels a side: what `generate` makes the
-        outputs from. Up to 16 of its tiles are used, of the first date. By default a fixed scene of
+        outputs from. Up to 16 of its tiles (4 with diffusion) are used, of the first
+        date. By default a fixed scene of
         `synthetic.scene`.
 
     Returns
@@ -107,7 +109,10 @@ def export(
             tokens = _calibration_tokens(model, name, calibration) if precision == "int8" else None
             _write_decoder(recipe, name, tokens, made)
             if tokens is not None:
-                told[name] = {"tiles": len(tokens[0]), "tokens_sha256": hashlib.sha256(tokens[0]).hexdigest()}
+                told[name] = {
+                    "tiles": len(tokens[0]),
+                    "tokens_sha256": hashlib.sha256(tokens[0].tobytes()).hexdigest(),
+                }
         _copy_weights(recipe, made)
         size, seed = _SYNTHETIC
         data = f"synthetic.scene({size}, seed={seed})" if calibration is None else "given"
@@ -163,13 +168,13 @@ def _calibration_tokens(
         calibration, name, inputs=None, model=model, offset="auto", mask=None, probabilities=False,
         sampling=Sampling(), execution=execution("cpu"), overlap=0, shifts=1, batch_size=1,
     )  # fmt: skip
-    found = _first_tiles(call)
+    found = _some_tiles(call, _TILES if name == "LULC" else _DIFFUSION_TILES)
     batches = [conversion.likeliest_tokens(call.kernel.recipe, name, batch) for batch in found]
     return np.concatenate(batches), np.concatenate([batch.places for batch in found])
 
 
-def _first_tiles(call: Call) -> list[Batch]:
-    """Tiles with data, spread over the scene, each in a batch of its own."""
+def _some_tiles(call: Call, number: int) -> list[Batch]:
+    """Up to a number of tiles with data, spread over the scene, each in a batch of its own."""
     height, width = call.scene.grid.shape
     if min(height, width) < TILE:
         raise InputError(
@@ -182,7 +187,7 @@ def _first_tiles(call: Call) -> list[Batch]:
         batch = _batch(call, sources, *starts[index])
         if all(mask.any() for mask in batch.visible.values()):
             found.append(batch)
-        if len(found) == _TILES:
+        if len(found) == number:
             break
     if not found:
         raise InputError("calibration: no tile holds a valid pixel in every input. Give another scene.")
@@ -211,7 +216,7 @@ def _write_decoder(recipe: Recipe, name: str, tokens: Tokens | None, folder: Pat
     """Convert the decoder of one modality; it is quantised where there are tokens to calibrate on."""
     side = TILE // PATCH
     example = np.zeros((1, side, side), np.int64), np.zeros((1, 2), np.int64)
-    samples = conversion.decoder_inputs(recipe, name, *(tokens or example))
+    samples = conversion.decoder_inputs(recipe, name, *(tokens or example), steps=10 if tokens else 1)
     converted = conversion.convert(recipe, name, samples[0])
     if tokens:
         converted = conversion.quantized(converted, name, samples)

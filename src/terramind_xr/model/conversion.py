@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +21,10 @@ from terramind_xr.model.exported import decoder_stem
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 
+if TYPE_CHECKING:
+    import torch
+
 _CPU = Execution(device="cpu")
-_DIFFUSION_TILES = 4
-"""Tiles that a diffusion decoder is calibrated on: in each of the ten steps, which makes ten samples."""
 
 Sample = tuple[NDArray[Any], ...]
 
@@ -33,7 +36,7 @@ def likeliest_tokens(recipe: Recipe, name: str, batch: Batch) -> NDArray[np.int6
 
 
 def decoder_inputs(
-    recipe: Recipe, name: str, tokens: NDArray[np.int64], places: NDArray[np.int64]
+    recipe: Recipe, name: str, tokens: NDArray[np.int64], places: NDArray[np.int64], steps: int = 10
 ) -> list[Sample]:
     """What a decoder is called with for each tile: its codes; or image, step and codes in each step.
 
@@ -47,27 +50,30 @@ def decoder_inputs(
         (tile, row, column).
     places
         First row and column of each tile: (tile, 2). The noise that diffusion begins with is theirs.
+    steps
+        Of a diffusion decoder; each is one more sample.
     """
     import torch
 
-    sampling = Sampling()
+    sampling = Sampling(diffusion_steps=steps)
+    samples: list[Sample] = []
     with session(_CPU) as device:
-        if name == "LULC":
-            codes = token_codes(recipe, name, torch.from_numpy(tokens), device).numpy()
-            return [(codes[tile : tile + 1],) for tile in range(len(codes))]
-        tokenizer, calls = weights.tokenizer(recipe, name, device), []
+        tokenizer = weights.tokenizer(recipe, name, device)
 
         def recording(image: torch.Tensor, step: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-            calls.append((image.numpy(), step[None].numpy(), codes.numpy()))
+            samples.append((image.numpy(), step[None].numpy(), codes.numpy()))
             estimate: torch.Tensor = tokenizer.decoder(image, step, codes)
             return estimate
 
-        for tile in range(min(_DIFFUSION_TILES, len(tokens))):
+        for tile in range(len(tokens)):
             one = slice(tile, tile + 1)
             codes = token_codes(recipe, name, torch.from_numpy(tokens[one]), device)
+            if name == "LULC":
+                samples.append((codes.numpy(),))
+                continue
             noise = starting_noise(name, places[one], codes.shape[2:], sampling)
             denoise(tokenizer, codes, torch.from_numpy(noise), sampling, recording)
-        return calls
+    return samples
 
 
 def convert(recipe: Recipe, name: str, example: Sample) -> Any:
@@ -88,19 +94,36 @@ def convert(recipe: Recipe, name: str, example: Sample) -> Any:
 def quantized(model: Any, name: str, samples: Sequence[Sample]) -> Any:
     """The model with products in int8, whose scales are fixed by what `samples` give.
 
-    Softmax, normalisation and whatever else NNCF leaves out stay in float32.
+    Softmax, normalisation and whatever else NNCF leaves out stay in float32; so do the first and the last
+    convolution of a diffusion network, which would shift its images as a whole.
     """
     import_openvino("nncf")
     import nncf
 
-    transformer = {"model_type": nncf.ModelType.TRANSFORMER} if name == "LULC" else {}
-    return nncf.quantize(
-        model,
-        nncf.Dataset([sample if len(sample) > 1 else sample[0] for sample in samples]),
-        subset_size=len(samples),
-        preset=nncf.QuantizationPreset.MIXED,
-        **transformer,
-    )
+    convolutions = [
+        each.get_friendly_name() for each in model.get_ordered_ops() if each.get_type_name() == "Convolution"
+    ]
+    kept = [] if name == "LULC" else [convolutions[0], convolutions[-1]]
+    with _quiet(logging.getLogger("nncf")):
+        return nncf.quantize(
+            model,
+            nncf.Dataset([sample if len(sample) > 1 else sample[0] for sample in samples]),
+            subset_size=len(samples),
+            preset=nncf.QuantizationPreset.MIXED,
+            model_type=nncf.ModelType.TRANSFORMER,  # UNets have attention, too
+            ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
+        )
+
+
+@contextlib.contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Only warnings of a logger."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def save(model: Any, name: str, folder: Path) -> None:
