@@ -4,8 +4,8 @@
     python benchmarks/precision.py --model random --outputs LULC NDVI        # full-size decoders: minutes
     python benchmarks/precision.py --model terramind_v1_base --scene scene.nc
 
-The model is exported in each precision to a temporary folder (int8 calibrated on the fixed synthetic scene), then
-all generate the same tiles from the same Sentinel-2 numbers. "random" is the tiny model's real size with
+The model is exported in each precision to a temporary folder (int8 calibrated on the fixed synthetic scene),
+then all generate the same tiles from the same Sentinel-2 numbers. "random" is the tiny model's real size with
 random weights: its times are those of the released model, its agreement says nothing of it.
 """
 

@@ -135,6 +135,8 @@ def _outputs(model: str | os.PathLike[str], outputs: str | Sequence[str]) -> tup
         raise OptionError(f"outputs={outputs!r} cannot be used: expected a modality, or several in a list.")
     asked = [outputs] if isinstance(outputs, str) else outputs
     names = tuple(dict.fromkeys(map(with_tokenizer, asked)))
+    if "Coordinates" in names:
+        raise OptionError("Coordinates cannot be exported: they have no decoder. Leave them out.")
     writes = writable(model)
     unwritten = [name for name in names if name not in writes]
     if unwritten:
