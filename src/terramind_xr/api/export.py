@@ -135,8 +135,6 @@ def _outputs(model: str | os.PathLike[str], outputs: str | Sequence[str]) -> tup
         raise OptionError(f"outputs={outputs!r} cannot be used: expected a modality, or several in a list.")
     asked = [outputs] if isinstance(outputs, str) else outputs
     names = tuple(dict.fromkeys(map(with_tokenizer, asked)))
-    if "Coordinates" in names:
-        raise OptionError("Coordinates cannot be exported: they have no decoder. Leave them out.")
     writes = writable(model)
     unwritten = [name for name in names if name not in writes]
     if unwritten:
@@ -183,7 +181,12 @@ def _some_tiles(call: Call, number: int) -> list[Batch]:
             f"calibration: found {height} × {width} pixels, expected at least {TILE} × {TILE}, a tile of the "
             "model. Give a larger scene."
         )
-    starts = [(y, x) for y in call.tiling.y.starts for x in call.tiling.x.starts]
+    # The last tile of an axis may reach beyond the scene, which is not padded here.
+    rows, columns = (
+        dict.fromkeys(min(start, (axis.size - TILE) // PATCH * PATCH) for start in axis.starts)
+        for axis in (call.tiling.y, call.tiling.x)
+    )
+    starts = [(y, x) for y in rows for x in columns]
     sources, found = call.scene.sources(call.tiling), []
     for index in np.random.default_rng(0).permutation(len(starts)):
         batch = _batch(call, sources, *starts[index])
