@@ -280,18 +280,22 @@ def print_tables(cases: dict[str, Case], seconds: dict[str, list[float]], km2: f
             print(f"{f'{unit}: {above} / {below}':<59}{spread(ratios, 3)}")
 
 
-def print_setting(arguments: argparse.Namespace) -> None:
-    """What it ran on and with which options."""
+def print_versions(*packages: str) -> None:
+    """What it runs on."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    packages = ("terramind_xr", "terratorch", "torch", "dask", "xarray", "numpy")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"date       {datetime.date.today()}")
     print(f"processor  {names[0] if names else platform.processor() or platform.machine()}")
     print(f"cores      {os.cpu_count()}, torch threads {torch.get_num_threads()}, device {device}")
     print(f"versions   Python {platform.python_version()}, {versions}")
+
+
+def print_setting(arguments: argparse.Namespace) -> None:
+    """What it ran on and with which options."""
+    print_versions("terramind_xr", "terratorch", "torch", "dask", "xarray", "numpy")
     print(
         f"options    {arguments.size} × {arguments.size} pixels, model {arguments.model}, batches of "
         f"{arguments.batch_size}, outputs {' '.join(arguments.outputs)}, fp32, greedy, repeated "

@@ -377,7 +377,7 @@ def test_sampling_takes_the_same_nucleus_as_upstream():
 
 
 def test_overlapping_tiles_start_from_the_same_diffusion_noise(monkeypatch):
-    monkeypatch.setattr(decoding, "denoise", lambda tokenizer, codes, image, sampling: image)
+    monkeypatch.setattr(decoding, "denoise", lambda tokenizer, codes, image, *_: image)
     tokens, places = np.zeros((BATCH, 14, 14), np.int64), np.array([[16, 32], [64, 80]])
     recipe = find("demo", ["NDVI"])
     first, second = decoding.decode_tokens(recipe, "NDVI", tokens, places, Sampling(), Execution())

@@ -13,6 +13,7 @@ from terramind_xr import accessor as accessor
 from terramind_xr import synthetic
 from terramind_xr.api.detokenize import detokenize
 from terramind_xr.api.embed import embed
+from terramind_xr.api.export import export
 from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
@@ -48,6 +49,7 @@ __all__ = [
     "detokenize",
     "embed",
     "evaluate",
+    "export",
     "finetune",
     "generate",
     "lulc_classes",

@@ -65,11 +65,13 @@ def label(
 
 def provenance(recipe: Recipe | Finetuned, execution: Execution, **more: Any) -> dict[str, Any]:
     """Attributes that say how a result was made: enough to make it again, flat, for netCDF and Zarr."""
+    decoders = {each.precision for _, each in recipe.decoders} if isinstance(recipe, Recipe) else set()
     attrs: dict[str, Any] = {
         "terramind_model": recipe.name,
         "terramind_revision": recipe.backbone.revision or None,
         **{f"terramind_{name}_sha256": digest for name, digest in recipe.digests.items()},
         "terramind_precision": execution.precision,
+        "terramind_decoder_precision": " ".join(sorted(decoders)) or None,
         "terramind_xr_version": importlib.metadata.version("terramind_xr"),
         "terratorch_version": importlib.metadata.version("terratorch"),
         "torch_version": importlib.metadata.version("torch"),

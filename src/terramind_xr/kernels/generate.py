@@ -86,7 +86,13 @@ class GenerateKernel:
     def run(
         self, values: list[NDArray[Any]], valid: list[Mask], places: NDArray[np.int64]
     ) -> list[NDArray[np.float32]]:
-        """Generate a batch of tiles; patches without a valid pixel or a token are hidden from the encoder."""
+        """Generate a batch of tiles."""
+        batch = self.batch(values, valid, places)
+        generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
+        return [generated[name] for name in self.targets]
+
+    def batch(self, values: list[NDArray[Any]], valid: list[Mask], places: NDArray[np.int64]) -> Batch:
+        """What the model reads; patches without a valid pixel or a token are hidden from the encoder."""
         pixels, tokens, visible = {}, {}, {}
         for given, array, mask in zip(self.inputs, values, valid, strict=True):
             if isinstance(given, TokenInput):
@@ -94,9 +100,7 @@ class GenerateKernel:
             else:
                 pixels[given.name], visible[given.name] = array, in_patches(mask)
         lonlat = self.georeference.lonlat(places, TILE) if self.georeference else None
-        batch = Batch(pixels, visible, places, tokens, lonlat)
-        generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
-        return [generated[name] for name in self.targets]
+        return Batch(pixels, visible, places, tokens, lonlat)
 
     def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
         """Maps in physical units, or one place a tile; NaN, or class 0, where no input is valid."""

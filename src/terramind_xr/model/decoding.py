@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.facts import PATCH, modalities
-from terramind_xr.model import weights
+from terramind_xr.model import compiled, weights
 from terramind_xr.model.execution import Execution, session
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
@@ -106,26 +107,51 @@ def decode(
     import torch
 
     tokenizer = weights.tokenizer(recipe, name, device)
+    network = _network(recipe, name, tokenizer)
     modality = modalities[name]
     if name == "LULC":
-        probabilities = tokenizer.decode_quant(codes).float().softmax(dim=1)
+        probabilities = network(codes).float().softmax(dim=1)
         return np.asarray(probabilities.cpu().numpy(), np.float32)
-    height, width = (side * PATCH for side in codes.shape[2:])
-    stream = Stream(sampling.seed, f"{name}/diffusion")
-    noise = [
-        stream.normal(y=int(y), x=int(x), height=height, width=width, bands=len(modality.bands))
-        for y, x in places
-    ]
-    image = denoise(tokenizer, codes, torch.from_numpy(np.stack(noise)).to(device), sampling)
+    noise = starting_noise(name, places, codes.shape[2:], sampling)
+    image = denoise(tokenizer, codes, torch.from_numpy(noise).to(device), sampling, network)
     result = image.float().cpu().numpy().swapaxes(0, 1)
     return np.ascontiguousarray(destandardize(modality, result).swapaxes(0, 1))
 
 
-def denoise(tokenizer: Any, codes: torch.Tensor, image: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def _network(recipe: Recipe, name: str, tokenizer: Any) -> Callable[..., torch.Tensor]:
+    """What a decoder computes at once: class logits of codes, or an estimate of (image, step, codes)."""
+    converted = dict(recipe.decoders).get(name)
+    if converted:
+        return compiled.network(converted)
+    plain: Callable[..., torch.Tensor] = tokenizer.decode_quant if name == "LULC" else tokenizer.decoder
+    return plain
+
+
+def starting_noise(
+    name: str, places: NDArray[np.int64], grid: Sequence[int], sampling: Sampling
+) -> NDArray[np.float32]:
+    """Noise (tile, band, y, x) that belongs to places, for tiles of so many rows and columns of patches."""
+    height, width = (side * PATCH for side in grid)
+    stream, bands = Stream(sampling.seed, f"{name}/diffusion"), len(modalities[name].bands)
+    return np.stack(
+        [stream.normal(y=int(y), x=int(x), height=height, width=width, bands=bands) for y, x in places]
+    )
+
+
+def denoise(
+    tokenizer: Any,
+    codes: torch.Tensor,
+    image: torch.Tensor,
+    sampling: Sampling,
+    network: Callable[..., torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Upstream's DDIM from the noise `image` (tile, band, y, x) to standardised pixels.
+
+    The network that estimates them is by default the tokenizer's own decoder.
 
     Steps are spaced "trailing" as upstream does; a number that does not divide 1000 takes one step more.
     """
+    network = network or tokenizer.decoder
     # A scheduler of our own: setting the steps changes it, and the tokenizer is shared.
     scheduler = type(tokenizer.noise_scheduler).from_config(
         tokenizer.noise_scheduler.config,
@@ -133,6 +159,6 @@ def denoise(tokenizer: Any, codes: torch.Tensor, image: torch.Tensor, sampling: 
     )
     scheduler.set_timesteps(sampling.diffusion_steps, mode="trailing")
     for step in scheduler.timesteps:
-        estimate = tokenizer.decoder(image, step, codes)
+        estimate = network(image, step, codes)
         image = scheduler.step(estimate.float(), step, image).prev_sample
     return image

@@ -16,6 +16,7 @@ from typing import Any
 
 from terramind_xr.errors import OptionError, WeightsError
 from terramind_xr.facts import modalities
+from terramind_xr.model.exported import Decoder, Manifest
 from terramind_xr.model.files import (
     FETCH_HINT,
     HUB,
@@ -45,17 +46,25 @@ class Recipe:
         Weights of the encoder and decoder.
     tokenizers
         Weights by modality, for the modalities that a call needs.
+    decoders
+        Converted decoders by modality, of a model that `export` wrote.
     """
 
     name: str
     backbone: WeightsFile
     tokenizers: tuple[tuple[str, WeightsFile], ...] = ()
+    decoders: tuple[tuple[str, Decoder], ...] = ()
 
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file, by ``"backbone"`` and by modality: the same whatever else a call needs."""
         main = {"backbone": self.backbone.digest} if self.backbone.digest else {}
-        return main | {name: file.digest for name, file in self.tokenizers}
+        converted = {
+            f"{name}_decoder{kind}": file.digest
+            for name, each in self.decoders
+            for kind, file in (("", each.constants), ("_graph", each.graph))
+        }
+        return main | {name: file.digest for name, file in self.tokenizers} | converted
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ def find(model: str | os.PathLike[str], tokenizers: Collection[str], *, backbone
     ----------
     model
         A name from `models`, such a name with a hub revision (``"terramind_v1_base@main"``), or a folder
-        that holds the files of the hub under their own names.
+        that holds the files of the hub under their own names, or that `export` wrote.
     tokenizers
         Modalities whose tokenizers are needed.
     backbone
@@ -119,27 +128,36 @@ def find(model: str | os.PathLike[str], tokenizers: Collection[str], *, backbone
         If files are missing and cannot be fetched; all of them are listed.
     """
     source = _resolve(model)
-    pattern = "tokenizer_{}.safetensors" if source.name == "demo" else "TerraMind_Tokenizer_{}.pt"
     wanted = {"": source.backbone} if backbone else {}
     for modality in sorted(tokenizers):
         if modality not in _TOKENIZERS:
             raise OptionError(f"{modality} has no tokenizer; those with one are {', '.join(_TOKENIZERS)}.")
-        wanted[modality] = (
-            VOCABULARY
-            if modality == "Coordinates"
-            else pattern.format(modality.lower() if source.name == "demo" else modality)
-        )
-    found, missing = {}, []
+        wanted[modality] = tokenizer_filename(source.name, modality)
+    found, decoders, missing = {}, {}, []
     for key, filename in wanted.items():
         try:
             found[key] = source.locate(filename)
+            if decoder := source.decoder(key):
+                decoders[key] = decoder
         except FileNotFoundError as error:
             missing.append(f"  {filename}: {error}")
     if missing:
-        hint = "" if source.name == "demo" else FETCH_HINT
-        raise WeightsError(f"Weights of {source.name} are missing:\n" + "\n".join(missing) + hint)
+        raise WeightsError(f"Weights of {source.name} are missing:\n" + "\n".join(missing) + source.hint)
     main = found.pop("") if backbone else WeightsFile("undetermined", source.backbone, "", "")
-    return Recipe(source.name, main, tuple(found.items()))
+    return Recipe(source.name, main, tuple(found.items()), tuple(decoders.items()))
+
+
+def tokenizer_filename(model: str, modality: str) -> str:
+    """Name of the file that holds a modality's tokenizer of a model, in any folder."""
+    if modality == "Coordinates":
+        return VOCABULARY
+    demo = model == "demo"
+    return f"tokenizer_{modality.lower()}.safetensors" if demo else f"TerraMind_Tokenizer_{modality}.pt"
+
+
+def backbone_filename(model: str) -> str:
+    """Name of the file that holds the encoder and decoder of a model, as the hub calls it."""
+    return "backbone.safetensors" if model == "demo" else f"TerraMind_{model.removeprefix('terramind_')}.pt"
 
 
 def codebook(model: str | os.PathLike[str] | Recipe, name: str) -> tuple[int, ...]:
@@ -237,17 +255,27 @@ class _Source:
     name: str
     backbone: str
     locate: Callable[[str], WeightsFile]
+    decoder: Callable[[str], Decoder | None] = lambda name: None
+    hint: str = FETCH_HINT
 
 
 def _resolve(model: str | os.PathLike[str]) -> _Source:
     if model == "demo":
-        return _Source("demo", "backbone.safetensors", packaged)
+        return _Source("demo", backbone_filename("demo"), packaged, hint="")
     match = _NAME.fullmatch(str(model))
     if match:
         hub = Hub(match[1], match["revision"])
-        return _Source(f"terramind_v1_{match[1]}", f"TerraMind_v1_{match[1]}.pt", hub.locate)
+        name = f"terramind_v1_{match[1]}"
+        return _Source(name, backbone_filename(name), hub.locate)
     folder = Path(model).expanduser()
     if str(model) and folder.is_dir():
+        manifest = Manifest.read(folder)
+        if manifest:
+            where = folder.resolve()
+            decoder = functools.partial(manifest.decoder, folder=where)
+            return _Source(
+                manifest.model, backbone_filename(manifest.model), manifest.locate(where), decoder, hint=""
+            )
         backbones = [path.name for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name)]
         if len(backbones) != 1:
             raise WeightsError(

@@ -1,0 +1,112 @@
+"""Converted decoders at work: compiled by OpenVINO once in each process, on the processor.
+
+A tile runs by itself: its numbers cannot depend on the batch that it comes in.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from terramind_xr.errors import OptionError
+from terramind_xr.model.exported import Decoder
+
+if TYPE_CHECKING:
+    import torch
+
+_lock = threading.RLock()
+
+
+def import_openvino(*packages: str) -> Any:
+    """OpenVINO, and further packages of the extra, without their telemetry.
+
+    Each import and conversion would report to a server in the web, and a computation is to need no network.
+    Where the user has imported the telemetry before, that is left as it is.
+
+    Raises
+    ------
+    OptionError
+        If one is not installed.
+    """
+    telemetry = "openvino_telemetry"
+    with _lock:
+        silenced = telemetry not in sys.modules
+        if silenced:
+            sys.modules[telemetry] = None  # type: ignore[assignment]  # importing it fails, and a stub serves
+        try:
+            openvino, *_ = [importlib.import_module(name) for name in ("openvino", *packages)]
+            return openvino
+        except ImportError as error:
+            raise OptionError(
+                f"An exported model needs {error.name or 'openvino'}, which is not installed for the process "
+                "that asked for it. Install it there, on every worker: pip install terramind_xr[openvino]"
+            ) from error
+        finally:
+            if silenced:
+                sys.modules.pop(telemetry, None)
+
+
+class Network:
+    """A compiled decoder: torch tensors in and out, as the decoder that it stands for.
+
+    Parameters
+    ----------
+    decoder
+        Which files, and in what precision.
+    threads
+        Of the processor.
+    """
+
+    def __init__(self, decoder: Decoder, threads: int) -> None:
+        openvino = import_openvino()
+        core = openvino.Core()
+        core.set_property({"ENABLE_MMAP": False})  # weights at work would change with the file
+        model = core.read_model(decoder.graph.verified_path(), decoder.constants.verified_path())
+        self._compiled = core.compile_model(
+            model,
+            "CPU",
+            {
+                # By default OpenVINO chooses these by the machine, and pins its threads to cores.
+                "INFERENCE_PRECISION_HINT": "bf16" if decoder.precision == "bf16" else "f32",
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Output (tile, channel, y, x) of inputs (tile, …); one without tiles is the same for all."""
+        import torch
+
+        arrays = [each.detach().cpu().numpy() for each in inputs]
+        tiles = next(len(array) for array in arrays if array.ndim)
+        made = [
+            self._compiled([array[tile : tile + 1] if array.ndim else array[None] for array in arrays])[0]
+            for tile in range(tiles)
+        ]
+        device = next(each.device for each in inputs if each.ndim)
+        return torch.cat([torch.from_numpy(each) for each in made]).to(device)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(decoder: Decoder, threads: int) -> Network:
+    return Network(decoder, threads)
+
+
+def network(decoder: Decoder) -> Network:
+    """The compiled decoder on as many threads as torch has, loaded once in this process.
+
+    Raises
+    ------
+    OptionError
+        If OpenVINO is not installed here.
+    WeightsError
+        If a file is missing, or was replaced.
+    """
+    import torch
+
+    with _lock:
+        return _load(decoder, torch.get_num_threads())
