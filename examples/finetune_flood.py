@@ -50,7 +50,7 @@ def drawn_polygons(flood: xr.DataArray, number: int, seed: int) -> geopandas.Geo
     return geopandas.GeoDataFrame({"class": names}, geometry=list(geometry), crs=flood.rio.crs)
 
 
-def thresholds(ds: xr.Dataset, labels: xr.DataArray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def thresholds(ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """VV and NDWI of each pixel: what a mapping by thresholds goes by."""
     optical = ds.S2L1C.rename(band_S2L1C="band") if "band_S2L1C" in ds.S2L1C.dims else ds.S2L1C
     green, infrared = (optical.sel(band=name).astype("float32") - 1000 for name in ("B03", "B08"))

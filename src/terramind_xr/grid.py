@@ -131,6 +131,17 @@ class Grid:
             if axis.dim not in _COUNTS and axis.centres is not None and sign * (axis.step or 0.0) > 0
         )
 
+    def upright(self, data: xr.DataArray) -> xr.DataArray:
+        """Data of this grid, north up and west left."""
+        return data.isel(dict.fromkeys(self.runs_backwards, slice(None, None, -1)))
+
+    def as_stored(self, array: Any) -> Any:
+        """Array (…, y, x) that is north up and west left, in the orientation of this grid."""
+        for axis, dim in zip((-2, -1), self.dims, strict=True):
+            if dim in self.runs_backwards:
+                array = array[(..., slice(None, None, -1), *(slice(None),) * (-1 - axis))]
+        return np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array
+
     @property
     def is_geographic(self) -> bool:
         """Whether coordinates are degrees; without a CRS, whether names or units of the axes say so."""

@@ -262,14 +262,6 @@ class Scene:
             told["dates"] = "; ".join(_written(step) for step in self.steps.values)
         return told if self.check else {**told, "check_values": "off"}
 
-    def as_given(self, array: Any) -> Any:
-        """Result (…, y, x) of a kernel in the orientation of the user's data."""
-        backwards = self.grid.runs_backwards
-        for axis, dim in zip((-2, -1), self.grid.dims, strict=True):
-            if dim in backwards:
-                array = array[(..., slice(None, None, -1), *(slice(None),) * (-1 - axis))]
-        return np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array
-
 
 def _written(step: Any) -> str:
     """A date to the second, or what else counts the steps of a dim."""
@@ -278,8 +270,7 @@ def _written(step: Any) -> str:
 
 def _upright(given: ModalityInput) -> ModalityInput:
     """An input north up and west left."""
-    turned = dict.fromkeys(given.grid.runs_backwards, slice(None, None, -1))
-    return replace(given, data=given.data.isel(turned))
+    return replace(given, data=given.grid.upright(given.data))
 
 
 def _rasters(tokens: Mapping[str, xr.DataArray | xr.Dataset], pixels: Grid | None) -> dict[str, TokenRaster]:

@@ -105,7 +105,7 @@ class TokenRaster:
             )
         if not data.variable._in_memory and data.chunks is None:
             data = data.chunk("auto")
-        upright = data.isel(dict.fromkeys(grid.runs_backwards, slice(None, None, -1)))
+        upright = grid.upright(data)
         if beside is not None:
             upright = _laid_on(upright, str(title), beside)
             return cls(name, upright, data, grid, beside.shape)
@@ -187,13 +187,6 @@ class TokenRaster:
     def sources(self, tiling: Tiling) -> list[Source]:
         """The one array of the graph of a scene that is nothing else."""
         return [self.source(list(self.extra))]
-
-    def as_given(self, array: Any) -> Any:
-        """Result (…, y, x) in the orientation of the raster."""
-        backwards = self.patches.runs_backwards
-        turns = tuple(slice(None, None, -1 if dim in backwards else 1) for dim in self.patches.dims)
-        turned = array[(..., *turns)]
-        return np.ascontiguousarray(turned) if isinstance(turned, np.ndarray) else turned
 
     def provenance(self) -> dict[str, Any]:
         """Nothing decides the result besides tokens, model and options."""

@@ -41,9 +41,6 @@ class Start(Protocol):
     def sources(self, tiling: Tiling) -> list[Source]:
         """Arrays of the graph, in the order in which the kernel reads them."""
 
-    def as_given(self, array: Any) -> Any:
-        """Result (…, y, x) in the user's orientation."""
-
     def provenance(self) -> dict[str, Any]:
         """What decides a result besides data, model and options."""
 
@@ -90,7 +87,7 @@ def mapped(
     for output, array in zip(kernel.outputs, arrays, strict=True):
         field = kernel.fields[output.field]
         grid = _grid_of(field, start.grid, tiling)
-        turned, beside = start.as_given(array), field.is_raster and field.cell == start.cell
+        turned, beside = start.grid.as_stored(array), field.is_raster and field.cell == start.cell
         result = label(output, turned, start.like, grid, beside=beside, extra=start.extra, attrs=attrs)
         if start.is_lazy:
             result.encoding[ORIGIN] = Origin.of(result.data, sources, kernel, tiling, batch_size)

@@ -51,7 +51,7 @@ class Labels:
             Nothing says which classes there are.
         """
         data = laid_on(data, scene.grid, what="labels", whose="the scene")
-        data = data.isel(dict.fromkeys(scene.grid.runs_backwards, slice(None, None, -1)))
+        data = scene.grid.upright(data)
         for dim in set(data.dims) - set(scene.grid.dims):
             if dim not in scene.extra:
                 raise InputError(
