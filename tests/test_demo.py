@@ -44,7 +44,7 @@ def test_the_files_are_those_of_the_training(digests):
         "backbone.safetensors",
         *(f"tokenizer_{name.lower()}.safetensors" for name in OUTPUTS),
     }
-    assert sum(path.stat().st_size for path in files.values()) <= 25 * 2**20
+    assert sum(path.stat().st_size for path in files.values()) <= 25e6
     assert "Not for science" in (package_folder() / "MODEL_CARD.md").read_text()
 
 

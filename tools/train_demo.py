@@ -60,11 +60,14 @@ def export(work: Path) -> None:
     """Write the weights in half precision into the package, and their digests."""
     from safetensors.torch import save_file
 
-    models = {f"tokenizer-{name.lower()}": model for name, model in tokenizers(work).items()}
-    models["backbone"] = trained("backbone", miniature.build_backbone(config()), work)
+    models: dict[str, Any] = {
+        f"tokenizer-{name.lower()}": miniature.build_tokenizer(config(), name) for name in TOKENIZER_STEPS
+    }
+    models["backbone"] = miniature.build_backbone(config())
     for name, model in models.items():
         path = PACKAGE / f"{name.replace('-', '_')}.safetensors"
         built = miniature.built(model)
+        trained(name, model, work)
         state = {
             key: value.half().contiguous().clone()
             for key, value in model.state_dict().items()

@@ -118,17 +118,16 @@ def built(model: Any) -> dict[str, str]:
     """Entries of a state dict that files leave out, by the entry that says them again.
 
     Embeddings of tokens serve as input and as output, and come twice. Constants (position embeddings,
-    bases of the quantizer) name themselves: the model is built with them.
+    bases of the quantizer) name themselves: a model is built with them. `model` is as it was built: of one
+    that was frozen since, all would be constants.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    learned = {key: parameter for key, parameter in parameters.items() if parameter.requires_grad}
     first: dict[int, str] = {}
-    for key, parameter in parameters.items():
+    for key, parameter in learned.items():
         first.setdefault(id(parameter), key)
-    return {
-        key: first[id(parameters[key])] if key in parameters else key
-        for key in model.state_dict()
-        if key not in parameters or first[id(parameters[key])] != key
-    }
+    source = {key: first[id(learned[key])] if key in learned else key for key in model.state_dict()}
+    return {key: said for key, said in source.items() if key not in learned or said != key}
 
 
 def _vocabulary(config: Config, token_key: str) -> int:
