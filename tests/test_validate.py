@@ -398,8 +398,8 @@ def test_the_report_as_text_html_and_dictionary():
     report = validate(s2(units="<K> & co"))
     lines = repr(report).splitlines()
     assert lines[0] == "Report: 1 error, 1 warning"
-    assert lines[1].split()[:3] == ["error", "S2L2A", "units"]
-    assert lines[3].split()[:3] == ["warning", "S2L2A", "offset"]
+    assert lines[1].split()[:3] == ["error", "S2L2A", "units.unknown"]
+    assert lines[3].split()[:3] == ["warning", "S2L2A", "offset.silent"]
     assert repr(report).count("→") == 2
     html = report._repr_html_()
     assert "&lt;K&gt; &amp; co" in html
@@ -408,7 +408,7 @@ def test_the_report_as_text_html_and_dictionary():
     flat = json.loads(json.dumps(report.to_dict()))
     assert flat["ok"] is False
     assert {check["status"] for check in flat["checks"]} == {"ok", "warning", "error"}
-    assert set(flat["checks"][0]) == {"variable", "check", "status", "found", "expected", "remedy"}
+    assert set(flat["checks"][0]) == {"variable", "kind", "status", "found", "expected", "remedy"}
 
 
 def test_validate_finds_all_that_the_object_holds():

@@ -35,10 +35,13 @@ class InputError(TerramindError):
     ----------
     faults
         One sentence or more for each fault; all faults of one input come together.
+    kinds
+        What each fault is, by its name in the documentation (``"bands.missing"``), where it has one.
     """
 
-    def __init__(self, faults: str | Sequence[str]) -> None:
+    def __init__(self, faults: str | Sequence[str], kinds: Sequence[str] = ()) -> None:
         self.faults: tuple[str, ...] = (faults,) if isinstance(faults, str) else tuple(faults)
+        self.kinds: tuple[str, ...] = tuple(kinds)
         if len(self.faults) == 1:
             message = self.faults[0]
         else:
@@ -46,8 +49,8 @@ class InputError(TerramindError):
             message = f"{len(self.faults)} faults in the input:\n{listed}"
         super().__init__(message)
 
-    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[str, ...]]]:
-        return type(self), (self.faults,)
+    def __reduce__(self) -> tuple[type[InputError], tuple[tuple[str, ...], tuple[str, ...]]]:
+        return type(self), (self.faults, self.kinds)
 
 
 class OptionError(TerramindError):

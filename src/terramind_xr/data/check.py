@@ -16,8 +16,10 @@ class Check:
     ----------
     variable
         The user's variable, or the modality where no variable stands for it.
-    check
-        What was looked at: ``"bands"``, ``"units"``, ``"offset"``…
+    kind
+        What was looked at (``"bands"``, ``"units"``, ``"offset"``…), and of a fault what it is
+        (``"bands.missing"``). Kinds stay the same from release to release; the documentation has an entry
+        for each, under *Faults and remedies*.
     status
         ``"error"`` stops every call, ``"warning"`` says that something was assumed.
     found, expected
@@ -27,17 +29,27 @@ class Check:
 
     Examples
     --------
-    >>> print(Check("dem", "units", "error", "units 'K'", "m, km, cm or ft", "Convert it to metres."))
-    dem: units 'K'; expected m, km, cm or ft. Convert it to metres.
+    >>> check = Check("dem", "units.unknown", "error", "units 'K'", "m, km, cm or ft", "Convert it.")
+    >>> print(check)
+    dem: units 'K'; expected m, km, cm or ft. Convert it. [units.unknown]
+    >>> check.check
+    'units'
     """
 
     variable: str
-    check: str
+    kind: str
     status: Status
     found: str
     expected: str
     remedy: str = ""
 
+    @property
+    def check(self) -> str:
+        """What was looked at: the first word of the kind."""
+        return self.kind.partition(".")[0]
+
     def __str__(self) -> str:
         expected = f"; expected {self.expected}" if self.expected else ""
-        return f"{self.variable}: {self.found}{expected}. {self.remedy}".rstrip()
+        return " ".join(
+            filter(None, (f"{self.variable}: {self.found}{expected}.", self.remedy, f"[{self.kind}]"))
+        )

@@ -92,7 +92,7 @@ def from_variable(ds: xr.Dataset, modality: Modality, name: str) -> Outcome:
 
 def _no_band_dim(data: xr.DataArray, modality: Modality, name: str) -> Check:
     return Check(
-        name, "bands", "error", f"dimensions {tuple(map(str, data.dims))} without one for bands",
+        name, "bands.dimension", "error", f"dimensions {tuple(map(str, data.dims))} without one for bands",
         f"the {len(modality.bands)} bands of {modality.name}: {', '.join(modality.band_names)}",
         f"Give it a band dimension, or name a variable for each band: {mapping_call(modality)}.",
     )  # fmt: skip
@@ -113,7 +113,7 @@ def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> t
         listed = ", ".join(repr(band) for band in modality.band_names)
         names = f"[{listed}]" if data.sizes[dim] == len(modality.bands) else "[…]"
         return [], [Check(
-            name, "bands", "error", f"{data.sizes[dim]} bands along {dim!r} without names{said}",
+            name, "bands.unnamed", "error", f"{data.sizes[dim]} bands along {dim!r} without names{said}",
             f"{wanted}, as the order alone is not trusted",
             f"Name them in the order they have: ds[{name!r}] = ds[{name!r}].assign_coords({dim}={names}), "
             f"or read the file with terramind_xr.open_rasters({{{modality.name!r}: path}}).",
@@ -124,14 +124,14 @@ def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> t
     twice = {band: at for band, at in matched.items() if len(at) > 1 and band in modality.band_names}
     if missing:
         faults.append(Check(
-            name, "bands", "error", f"no {', '.join(missing)} in {found}", wanted,
+            name, "bands.missing", "error", f"no {', '.join(missing)} in {found}", wanted,
             f"Add what is missing, or correct the names with .assign_coords({dim}=[…]).",
         ))  # fmt: skip
     if twice:
         which = ", ".join(f"{band} at {' and '.join(map(str, places))}" for band, places in twice.items())
         keep = [places[0] for places in matched.values()]
         faults.append(Check(
-            name, "bands", "error", f"more than one candidate ({which}) in {found}", wanted,
+            name, "bands.twice", "error", f"more than one candidate ({which}) in {found}", wanted,
             f"Keep one of each, for example ds[{name!r}].isel({dim}={keep}).",
         ))  # fmt: skip
     return [matched[band][0] for band in modality.band_names if band in matched], faults
@@ -186,7 +186,7 @@ def _other_grids(
         return (), None
     which = "; ".join(f"{name}: {how}" for name, how in differing.items())
     return differing, Check(
-        ", ".join(differing), "grid", "error", f"another grid than {first!r} ({which})",
+        ", ".join(differing), "grid.bands", "error", f"another grid than {first!r} ({which})",
         f"the bands of {modality.name} on one grid of 10 m",
         f"Resample, for example ds[{next(iter(differing))!r}].rio.reproject_match(ds[{first!r}]).",
     )  # fmt: skip
@@ -212,7 +212,7 @@ def _other_metadata(layers: Mapping[str, xr.DataArray], modality: Modality) -> I
         if differing:
             which = ", ".join(f"{value!r} in {name!r}" for name, value in differing.items())
             yield differing, Check(
-                ", ".join(differing), "units" if what == "units" else "metadata", "error",
+                ", ".join(differing), "units.mixed" if what == "units" else "metadata.mixed", "error",
                 f"{what} {which}, but {own!r} in {first!r}", f"the same for all bands of {modality.name}",
                 "Convert the bands alike, or correct the attributes that are wrong.",
             )  # fmt: skip
@@ -258,7 +258,7 @@ def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
 
 def _no_spatial(data: xr.DataArray, name: str) -> Check:
     return Check(
-        name, "dimensions", "error", f"dimensions {tuple(map(str, data.dims))}",
+        name, "dimensions.spatial", "error", f"dimensions {tuple(map(str, data.dims))}",
         "two spatial ones, (y, x) or (lat, lon)",
         f"Rename them: ds[{name!r}] = ds[{name!r}].rename({{'rows': 'y', 'columns': 'x'}}).",
     )  # fmt: skip

@@ -85,7 +85,7 @@ def sentinel2_offset(given: ModalityInput, option: Offset | None) -> tuple[Offse
         dims = _dims_of_metadata(data, option)
         said = _along(option, data, given.title) if isinstance(option, xr.DataArray) else option
     except InputError as error:
-        return 0.0, Check(given.title, "offset", "error", error.faults[0], _EXPECTED, _REMEDY_SERIES)
+        return 0.0, Check(given.title, "offset.series", "error", error.faults[0], _EXPECTED, _REMEDY_SERIES)
     if not dims:
         assert not isinstance(said, xr.DataArray), "it would have brought a dim"
         return _judge(_Statements.of(data, {}), said, given.title)
@@ -205,14 +205,14 @@ def _judge(said: _Statements, option: float | None, name: str) -> tuple[float, C
     values = sorted(set(said.evidence.values()))
     found = ", ".join(said.evidence) or "metadata are silent"
 
-    def check(status: Status, found: str, remedy: str = "") -> Check:
-        return Check(name, "offset", status, found, "" if status == "ok" else _EXPECTED, remedy)
+    def check(status: Status, found: str, remedy: str = "", kind: str = "offset") -> Check:
+        return Check(name, kind, status, found, "" if status == "ok" else _EXPECTED, remedy)
 
     if option is not None:
         if values and option not in values:
             return option, check(
                 "error", f"offset={option:g} was given, but {found}",
-                "Leave offset='auto', or remove the attributes that are wrong.",
+                "Leave offset='auto', or remove the attributes that are wrong.", "offset.contradiction",
             )  # fmt: skip
         return option, check("ok", f"{option:g}, as given")
     strange = [value for value in values if value not in OFFSETS]
@@ -222,6 +222,7 @@ def _judge(said: _Statements, option: float | None, name: str) -> tuple[float, C
             "error", f"{problem}: {found}",
             "Look at the darkest pixels: water near 1000 or above means offset=1000, else offset=0. "
             + _REMEDY_SERIES,
+            "offset.contradiction" if len(values) > 1 else "offset.unknown",
         )  # fmt: skip
     if values:
         return values[0], check("ok", f"{values[0]:g}: {found}")
@@ -236,17 +237,17 @@ def _assumed(baselines: frozenset[float], check: Callable[..., Check]) -> tuple[
     if kinds == {True}:
         return 1000.0, check(
             "warning", f"1000 assumed: processing baseline {listed} has it, unless the catalogue removed it",
-            "Look with terramind_xr.validate, and say offset=0 or offset=1000.",
+            "Look with terramind_xr.validate, and say offset=0 or offset=1000.", "offset.baseline",
         )  # fmt: skip
     if kinds:
         return 0.0, check(
             "error", f"processing baselines before and after 04.00 for the same date: {listed}",
-            _REMEDY_SERIES,
+            _REMEDY_SERIES, "offset.contradiction",
         )  # fmt: skip
     return 0.0, check(
         "warning", "0 assumed: metadata are silent",
         "Look with terramind_xr.validate; if the numbers carry +1000 (processing baseline 04.00 and later), "
-        "say offset=1000, else offset=0.",
+        "say offset=1000, else offset=0.", "offset.silent",
     )  # fmt: skip
 
 

@@ -26,11 +26,11 @@ class Report:
 
     Examples
     --------
-    >>> report = Report((Check("dem", "units", "error", "units 'K'", "m", "Convert it."),))
+    >>> report = Report((Check("dem", "units.unknown", "error", "units 'K'", "m", "Convert it."),))
     >>> report
     Report: 1 error, 0 warnings
-      error   dem  units  units 'K'; expected m
-                          → Convert it.
+      error   dem  units.unknown  units 'K'; expected m
+                                  → Convert it.
     >>> report.ok
     False
     """
@@ -55,7 +55,7 @@ class Report:
     def raise_for_errors(self) -> None:
         """Raise one InputError with every fault and its remedy; nothing when `ok`."""
         if self.errors:
-            raise InputError([str(check) for check in self.errors])
+            raise InputError([str(check) for check in self.errors], [check.kind for check in self.errors])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and strings: ``{"ok": …, "checks": [{"variable": …, …}, …]}``."""
@@ -74,9 +74,9 @@ class Report:
         rows = self._sorted()
         names = [_shortened(check.variable) for check in rows]
         name_width = max(map(len, names), default=0)
-        check_width = max((len(check.check) for check in rows), default=0)
+        kind_width = max((len(check.kind) for check in rows), default=0)
         for name, check in zip(names, rows, strict=True):
-            head = f"  {check.status:<7} {name:<{name_width}}  {check.check:<{check_width}}  "
+            head = f"  {check.status:<7} {name:<{name_width}}  {check.kind:<{kind_width}}  "
             expected = f"; expected {check.expected}" if check.expected else ""
             lines.append(f"{head}{check.found}{expected}".rstrip())
             if check.remedy:
@@ -84,7 +84,7 @@ class Report:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        columns = ("status", "variable", "check", "found", "expected", "remedy")
+        columns = ("status", "variable", "kind", "found", "expected", "remedy")
         left = "style='text-align:left'"
         header = "".join(f"<th {left}>{column}</th>" for column in columns)
         body = []

@@ -233,7 +233,7 @@ def _only(name: str, keys: list[str]) -> Claim:
     if len(keys) == 1 or name in keys:
         return (name if name in keys else keys[0]), []
     return None, [Check(
-        ", ".join(keys), "bands", "error", f"{len(keys)} variables that say they are {name}", "one",
+        ", ".join(keys), "bands.twice", "error", f"{len(keys)} variables that say they are {name}", "one",
         f'Say which one: inputs={{"{name}": "{keys[0]}"}}.',
     )]  # fmt: skip
 
@@ -264,7 +264,7 @@ def _family(
         name = wanted[0]
         if said not in (None, name):
             yield name, (None, [Check(
-                ", ".join(used), "product", "error", f"attributes that say {said}", name,
+                ", ".join(used), "product.other", "error", f"attributes that say {said}", name,
                 f"Ask for {said}, or correct the attributes of the variables and of the dataset.",
             )])  # fmt: skip
             return
@@ -285,7 +285,7 @@ def _ambiguous(used: list[str], family: tuple[str, str], candidates: Mapping[str
         pairs = ", ".join(f'"{band}": "{candidates[band][0]}"' for band in bands[:2])
         calls.append(f'inputs={{"{name}": {{{pairs}{", …" if len(bands) > 2 else ""}}}}}')
     return Check(
-        ", ".join(used), "bands", "error", f"{' or '.join(family)}, the names alone do not tell",
+        ", ".join(used), "bands.ambiguous", "error", f"{' or '.join(family)}, the names alone do not tell",
         "one of them", f"Say which: {calls[0]} or {calls[1]}.",
     )  # fmt: skip
 
@@ -307,7 +307,7 @@ def _one_each(ds: xr.Dataset, modality: Modality, candidates: Mapping[str, list[
     missing = [band for band in modality.band_names if band not in candidates]
     if missing:
         faults.append(Check(
-            ", ".join(sorted(keys[0] for keys in candidates.values())), "bands", "error",
+            ", ".join(sorted(keys[0] for keys in candidates.values())), "bands.missing", "error",
             f"no {', '.join(missing)} of {modality.name} among the variables {_variables(ds)}",
             f"all of {', '.join(modality.band_names)}",
             f"Add them, or say which variables they are: {mapping_call(modality, missing[0])}. To leave "
@@ -318,7 +318,7 @@ def _one_each(ds: xr.Dataset, modality: Modality, candidates: Mapping[str, list[
         which = "; ".join(f"{band}: {' or '.join(keys)}" for band, keys in twice.items())
         pairs = ", ".join(f'"{band}": "{keys[0]}"' for band, keys in twice.items())
         faults.append(Check(
-            ", ".join(key for keys in twice.values() for key in keys), "bands", "error",
+            ", ".join(key for keys in twice.values() for key in keys), "bands.twice", "error",
             f"more than one candidate ({which})", f"one variable for each band of {modality.name}",
             f'Say which: inputs={{"{modality.name}": {{{pairs}}}}}.',
         ))  # fmt: skip
@@ -331,7 +331,7 @@ def _explicit(ds: xr.Dataset, modality: Modality, request: Source) -> Claim:
     absent = [name for name in wanted if name not in ds.data_vars]
     if absent:
         return None, [Check(
-            ", ".join(map(str, absent)), "bands", "error", f"no such variable among {_variables(ds)}",
+            ", ".join(map(str, absent)), "bands.request", "error", f"no such variable among {_variables(ds)}",
             f"the variables given for {modality.name}", "Correct the names in inputs=.",
         )]  # fmt: skip
     if isinstance(request, str):
@@ -341,7 +341,7 @@ def _explicit(ds: xr.Dataset, modality: Modality, request: Source) -> Claim:
     if None in said or len(said) < len(request):
         wrong = [str(label) for label in request if band_of(label, whole) is None]
         return None, [Check(
-            modality.name, "bands", "error",
+            modality.name, "bands.request", "error",
             f"{', '.join(wrong) if wrong else 'one band twice'} in inputs=",
             f"names among {', '.join(whole.band_names)}", "Correct the names in inputs=.",
         )]  # fmt: skip
@@ -363,7 +363,7 @@ def _variables(ds: xr.Dataset, most: int = 20) -> str:
 def _absent(ds: xr.Dataset, modality: Modality) -> Check:
     bands = f" with a band dimension, or a variable for each of {', '.join(modality.band_names)}"
     return Check(
-        modality.name, "bands", "error", f"nothing of it among the variables {_variables(ds)}",
+        modality.name, "bands.absent", "error", f"nothing of it among the variables {_variables(ds)}",
         f"a variable {modality.name!r}{bands if modality.is_banded else ''}",
         f'Say which one it is: inputs={{"{modality.name}": "variable"}}.',
     )  # fmt: skip
@@ -373,12 +373,12 @@ def _nothing(ds: xr.Dataset, left_out: list[str]) -> Check:
     known = ", ".join(modality.name for modality in modalities.values() if modality.raw_key)
     if left_out:
         return Check(
-            ", ".join(left_out), "bands", "error", "no other modality found", f"one of {known} as input",
+            ", ".join(left_out), "bands.none", "error", "no other modality found", f"one of {known} as input",
             f"Add one, or name the inputs: inputs=[{left_out[0]!r}].",
         )  # fmt: skip
     first = next((str(key) for key in ds.data_vars), "variable")
     return Check(
-        ", ".join(map(str, ds.data_vars)) or "dataset", "bands", "error", "no modality recognised",
+        ", ".join(map(str, ds.data_vars)) or "dataset", "bands.none", "error", "no modality recognised",
         f"a variable called after one ({known}), or variables called after the bands of one",
         f"Name it: da.rename('S2L2A') for a DataArray, ds.rename({{{first!r}: 'S2L2A'}}), or "
         f'inputs={{"S2L2A": "{first}"}}.',

@@ -146,8 +146,8 @@ def check_inputs(
     >>> from terramind_xr.data import find_inputs
     >>> dem = xr.Dataset({"DEM": (("y", "x"), np.zeros((4, 4)), {"units": "K"})})
     >>> report, _ = check_inputs(find_inputs(dem).inputs)
-    >>> print(report.errors[0])
-    DEM: units 'K'; expected m, km, cm, ft. Convert the data and set its attribute units = 'm'.
+    >>> report.errors[0].kind, report.errors[0].found
+    ('units.unknown', "units 'K'")
     """
     option = check_option(offset)
     checks: list[Check] = []
@@ -179,13 +179,15 @@ def _layout(given: ModalityInput) -> Iterator[Check]:
     said = product_of(data.attrs, family_of(modality.name))
     if said and modality.name not in said:
         yield Check(
-            name, "product", "error", f"attributes that say {' and '.join(sorted(said))}", modality.name,
+            name, "product.other", "error",
+            f"attributes that say {' and '.join(sorted(said))}", modality.name,
             f"Call it {sorted(said)[0]}, or correct its attributes.",
         )  # fmt: skip
     empty = [f"{dim}: 0" for dim, size in data.sizes.items() if size == 0]
     if empty:
         yield Check(
-            name, "shape", "error", f"an empty axis ({', '.join(empty)})", "one pixel or more on each axis",
+            name, "shape.empty", "error",
+            f"an empty axis ({', '.join(empty)})", "one pixel or more on each axis",
             "Look at the selection that made it: slices of y run downwards, .sel(y=slice(north, south)).",
         )  # fmt: skip
     else:
@@ -197,12 +199,12 @@ def _numbers(given: ModalityInput) -> Iterator[Check]:
     kind, bits = data.dtype.kind, data.dtype.itemsize * 8
     if kind not in "iuf":
         yield Check(
-            name, "dtype", "error", f"dtype {data.dtype}", "real numbers",
+            name, "dtype.unfit", "error", f"dtype {data.dtype}", "real numbers",
             "Convert it with .astype('float32'), of complex radar data take the backscatter (dB).",
         )  # fmt: skip
     elif modality.name == "RGB" and kind in "iu" and bits > 8:
         yield Check(
-            name, "dtype", "error", f"dtype {data.dtype}", "8-bit colours, 0 to 255",
+            name, "dtype.colours", "error", f"dtype {data.dtype}", "8-bit colours, 0 to 255",
             "Scale it to 0…255 and .astype('uint8'); raw Sentinel-2 bands are S2L2A or S2L1C.",
         )  # fmt: skip
     else:
@@ -225,14 +227,15 @@ def _packing(given: ModalityInput) -> Check:
         is_unpacked = given.modality.is_optical and data.dtype.kind == "f" and unpacked != 1
         if is_unpacked and given.units is not None and same_units(given.modality, given.units, "DN"):
             return Check(
-                name, "scale", "error",
+                name, "scale.units", "error",
                 f"units {given.units!r}, but scale_factor {unpacked:g} was applied when read",
                 "units of the numbers as they are now",
                 f"Say that they are reflectance: {declaration(given.variables, 'units', '1')}",
             )  # fmt: skip
         return Check(name, "scale", "ok", harmless, "")
     return Check(
-        name, "scale", "error", f"attributes {text} that are not applied", "numbers as they are meant",
+        name, "scale.unapplied", "error",
+        f"attributes {text} that are not applied", "numbers as they are meant",
         "Apply them: ds = xr.decode_cf(ds), or open the file with mask_and_scale=True; "
         "if they have been applied already, delete the attributes.",
     )  # fmt: skip
@@ -244,7 +247,7 @@ def _units(given: ModalityInput) -> Check:
         found = conversion(modality, given.units)
     except InputError:
         return Check(
-            name, "units", "error", f"units {given.units!r}", ", ".join(accepted_units(modality)),
+            name, "units.unknown", "error", f"units {given.units!r}", ", ".join(accepted_units(modality)),
             f"Convert the data and set its attribute units = {modality.units!r}.",
         )  # fmt: skip
     if given.units is None:
@@ -253,7 +256,7 @@ def _units(given: ModalityInput) -> Check:
         if given.data.dtype.kind != "f" or is_plain_number(modality):
             return Check(name, "units", "ok", assumed, "")
         return Check(
-            name, "units", "warning", assumed, ", ".join(accepted_units(modality)),
+            name, "units.silent", "warning", assumed, ", ".join(accepted_units(modality)),
             f"Say what they are: {declaration(given.variables, 'units', modality.units)}",
         )  # fmt: skip
     done = "" if found == type(found)() else f", converted to {modality.units}"
@@ -264,15 +267,15 @@ def _grid(given: ModalityInput) -> Iterator[Check]:
     name, grid = given.title, given.grid
     if grid.crs_fault is not None:
         found = f"a CRS that cannot be read ({grid.crs_fault})"
-        yield Check(name, "crs", "error", found, "a CRS", _CRS_REMEDY)
+        yield Check(name, "crs.unreadable", "error", found, "a CRS", _CRS_REMEDY)
         return
     if grid.crs is None:
-        yield Check(name, "crs", "warning", "none", "one, to place the result on Earth", _CRS_REMEDY)
+        yield Check(name, "crs.missing", "warning", "none", "one, to place the result on Earth", _CRS_REMEDY)
     else:
         yield Check(name, "crs", "ok", str(grid.crs) if len(str(grid.crs)) < 40 else "given as WKT", "")
     if grid.irregularity is not None:
         yield Check(
-            name, "resolution", "error", grid.irregularity, "a regular grid of 10 m",
+            name, "resolution.irregular", "error", grid.irregularity, "a regular grid of 10 m",
             "Reindex or resample it to a regular grid.",
         )  # fmt: skip
     elif 0 not in given.data.shape:
@@ -287,7 +290,7 @@ def _resolution(given: ModalityInput, name: str) -> Check:
     expected = f"{RESOLUTION:g} m, as the models were trained"
     if size is None:
         return Check(
-            name, "resolution", "warning", "no coordinates to measure it", expected,
+            name, "resolution.silent", "warning", "no coordinates to measure it", expected,
             f"Give it coordinates {given.y_dim} and {given.x_dim}, or make sure that its pixels are 10 m.",
         )  # fmt: skip
     found = f"{size[0]:.4g} × {size[1]:.4g} m"
@@ -295,7 +298,7 @@ def _resolution(given: ModalityInput, name: str) -> Check:
     if off <= _TOLERATED:
         return Check(name, "resolution", "ok", found, "")
     remedy = "Resample it to 10 m in a projected CRS, for example with ds.rio.reproject(crs, resolution=10)."
-    return Check(name, "resolution", "error" if off > _REFUSED else "warning", found, expected, remedy)
+    return Check(name, "resolution.other", "error" if off > _REFUSED else "warning", found, expected, remedy)
 
 
 def _together(inputs: list[ModalityInput]) -> Iterator[Check]:
@@ -307,7 +310,7 @@ def _together(inputs: list[ModalityInput]) -> Iterator[Check]:
             yield Check(name, "alignment", "ok", f"on the grid of {first.title}", "")
         else:
             yield Check(
-                name, "alignment", "error", f"another grid than {first.title} ({how})",
+                name, "alignment.modalities", "error", f"another grid than {first.title} ({how})",
                 "all modalities on one grid",
                 f"Resample it: {name} = ds[{given.variables[0]!r}]"
                 f".rio.reproject_match(ds[{first.variables[0]!r}]).",

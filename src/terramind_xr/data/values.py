@@ -38,6 +38,7 @@ _OUTSIDE = {"DEM": 0.0, "LULC": 0.0, "RGB": 0.0, "NDVI": 0.01}
 class Suspicion:
     """What numbers look like, and the line (or what else) that sets it right."""
 
+    kind: str
     looks: str
     remedy: str
 
@@ -129,7 +130,8 @@ def check_values(
     raise InputError(
         f"{name}: a block holds numbers from {numbers.min():g} to {numbers.max():g}, taken for "
         f"{modality.title}{unit}{units}; they look like {found.looks}. {found.remedy} "
-        "(terramind_xr.set_options(check_values=False) skips this check.)"
+        f"(terramind_xr.set_options(check_values=False) skips this check.) [{found.kind}]",
+        [found.kind],
     )
 
 
@@ -142,7 +144,9 @@ def _refuse_infinite(name: str, numbers: NDArray[Any], variables: tuple[str, ...
             f"{name}: a block holds infinite numbers ({int(pixels.sum())} pixels), which no sensor gives; "
             "they come of a division by zero, the logarithm of 0, or numbers too large for their dtype. If "
             f"they are no data, say so: {one} = {one}.where(np.isfinite({one})). "
-            "(terramind_xr.set_options(check_values=False) skips this check, and takes them for no data.)"
+            "(terramind_xr.set_options(check_values=False) skips this check, and takes them for no data.) "
+            "[values.infinite]",
+            ["values.infinite"],
         )
 
 
@@ -177,13 +181,16 @@ def _undeclared_nodata(given: _Numbers) -> Suspicion | None:
     if not fills:
         return None
     return Suspicion(
-        f"{fills[0]:g} stands for no data, which nothing declares", f"Declare it: {given.nodata(fills[0])}"
+        "values.nodata",
+        f"{fills[0]:g} stands for no data, which nothing declares",
+        f"Declare it: {given.nodata(fills[0])}",
     )
 
 
 def _optical(given: _Numbers) -> Suspicion | None:
     if given.are_as_declared and given.high <= _REFLECTANCE and given.are_fractional:
         return Suspicion(
+            "values.reflectance",
             "reflectance",
             f'Declare it: {given.say("units", "1")} (and the attribute "boa_add_offset" = 0 the same way, '
             "if the offset of -0.1 is in them already).",
@@ -200,19 +207,23 @@ def _too_bright(given: _Numbers, bright: NDArray[Any], share: float) -> Suspicio
     low, high = given.conversion.apply(np.array([bright.min() if bright.size else 0, given.high])).tolist()
     if np.iinfo(np.uint16).max - _LARGEST_SUBTRACTED < low < high <= np.iinfo(np.uint16).max + 1:
         return Suspicion(
+            "values.wrapped",
             f"unsigned numbers that wrapped around zero when the offset was subtracted ({share:.0%} lie at "
             f"{bright.min():g} and above)",
             'Leave the offset in and say offset=1000; or subtract it from signed numbers: ds.astype("int32") '
             "- 1000.",
         )
     if not given.are_as_declared:
-        return Suspicion("digital numbers", f"Declare them: {given.say('units', 'DN')}")
+        return Suspicion("values.digital", "digital numbers", f"Declare them: {given.say('units', 'DN')}")
     if np.mean(given.raw == given.high) > 0.5 or (bright.size and bright.min() == given.high):
         return Suspicion(
+            "values.nodata",
             f"{given.high:g} stands for no data, which nothing declares",
             f"Declare it: {given.nodata(given.high)}",
         )
-    return Suspicion("reflectance of another scale", "Bring it to digital numbers, reflectance × 10000.")
+    return Suspicion(
+        "values.scale", "reflectance of another scale", "Bring it to digital numbers, reflectance × 10000."
+    )
 
 
 def _offset_twice(given: _Numbers) -> Suspicion | None:
@@ -221,6 +232,7 @@ def _offset_twice(given: _Numbers) -> Suspicion | None:
         return None
     limit, zero, offset = given.conversion.invert(np.array([_TWICE, 0, 1000])).tolist()
     return Suspicion(
+        "values.offset",
         f"numbers from which an offset was taken that was not in them ({share:.0%} lie below {limit:g})",
         f"Add it back, ds + {offset - zero:g}, and say offset=0.",
     )
@@ -232,10 +244,12 @@ def _radar(given: _Numbers) -> Suspicion | None:
         return None
     if given.conversion.decibel:
         return Suspicion(
+            "values.uncalibrated",
             "digital numbers without calibration",
             "Calibrate them to backscatter; if they are in decibels, declare it: " + given.say("units", "dB"),
         )
     return Suspicion(
+        "values.power",
         "linear power, as decibels are negative over all but the brightest targets",
         f'Declare it: {given.say("units", "1")} ("amplitude" for its square root).',
     )
@@ -244,25 +258,28 @@ def _radar(given: _Numbers) -> Suspicion | None:
 def _outside(given: _Numbers) -> Suspicion | None:
     name, (low, high) = given.modality.name, given.modality.valid_range
     if name == "RGB" and given.high <= 1 and given.are_fractional:
-        return Suspicion("colours from 0 to 1", "Multiply them by 255.")
+        return Suspicion("values.colours", "colours from 0 to 1", "Multiply them by 255.")
     if given.share_outside(low, high) <= _OUTSIDE[name] and not (name == "LULC" and given.are_fractional):
         return None
     if name == "DEM":
         fill = given.low if given.share_outside(low, np.inf) else given.high
         return Suspicion(
+            "values.heights",
             f"heights of another unit than metres, the sea floor, or {fill:g} for no data, undeclared",
             f"Declare what it is: {given.say('units', 'cm')}, or {given.nodata(fill)}",
         )
     if name == "NDVI":
         units = "percent" if max(-given.low, given.high) <= 100 else "0.0001"
         return Suspicion(
+            "values.index",
             "an index that was multiplied by 100 or 10000",
             f"Declare it, for example: {given.say('units', units)}",
         )
     if name == "RGB":
-        return Suspicion("colours of more than 8 bits", "Scale them to 0…255.")
+        return Suspicion("values.colours", "colours of more than 8 bits", "Scale them to 0…255.")
     classes = ", ".join(f"{each.code} {each.name}" for each in lulc_classes)
     return Suspicion(
+        "values.codes",
         "codes of another legend, resampled codes, or an undeclared code for no data",
         f"Map them to {classes}; or declare no data, for example: {given.nodata(given.high)}",
     )
