@@ -121,8 +121,9 @@ class Kernel(Protocol):
         `places` (tile, 2) the first pixel of each tile.
         """
 
-    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> Array:
-        """Finished array (*pixel, y, x) of output `index` from its merged field.
+    def finish(self, index: int, merged: NDArray[np.float32], valid: Mask) -> Array:
+        """Finished array (*pixel, y, x) of output `index` from its merged field, which stays as it is.
 
+        Of a part of a block: no pixel may depend on others.
         y and x count tiles where the field has one value for each.
         """

@@ -65,18 +65,24 @@ class KernelInput:
 
     def read(self, raw: NDArray[Any], offset: NDArray[Any] | None = None) -> tuple[NDArray[np.float32], Mask]:
         """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
-        modality = modalities[self.name]
         values = self.conversion.apply(raw)
+        if values is raw:
+            values = raw.copy()  # what follows works in place
         if offset is not None:
-            values = values - offset.astype(np.float32)
+            values -= offset.astype(np.float32)
         elif self.offset:
-            values = values - np.float32(self.offset)
-        valid = np.asarray(np.isfinite(values).all(axis=0))
-        if modality.nodata is not None:
+            values -= np.float32(self.offset)
+        valid = np.ones(values.shape[1:], bool)
+        if raw.dtype.kind == "f" or self.conversion.decibel or offset is not None:
+            for band in values:
+                valid &= np.isfinite(band)
+        own = modalities[self.name].nodata
+        if own is not None:
             # One dark band can be 0 by chance; all of them are not.
-            valid &= (raw != modality.nodata).any(axis=0)
-        if self.nodata not in (None, modality.nodata):
-            valid &= (raw != self.nodata).all(axis=0)
+            valid &= ~_everywhere(raw, own)
+        if self.nodata not in (None, own):
+            for band in raw:
+                valid &= band != self.nodata
         return values, valid
 
     def pixels(self, regions: Iterator[NDArray[Any]]) -> tuple[NDArray[np.float32], Mask]:
@@ -93,10 +99,8 @@ class KernelInput:
     def layer(self, regions: Iterator[NDArray[Any]]) -> Layer:
         """Standardised values from the next regions, 0 (the band's mean) where not valid."""
         values, valid = self.pixels(regions)
-        values = standardize(self.modality, values)
-        if not valid.all():
-            values[:, ~valid] = 0
-        return Layer(values, valid)
+        values = standardize(self.modality, values, out=values)
+        return Layer(without_gaps(values, valid), valid)
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,28 @@ class TokenInput:
         return Layer(np.where(valid, raw, _centre(self.codebook)).astype(np.int64), valid, cell=PATCH)
 
 
+def without_gaps(values: NDArray[np.float32], valid: Mask) -> NDArray[np.float32]:
+    """The same array (band, y, x), 0 now (the band's mean) where not valid (y, x)."""
+    if not valid.all():
+        np.copyto(values, 0, where=~valid)
+    return values
+
+
+def _everywhere(raw: NDArray[Any], value: float) -> Mask:
+    """Pixels (y, x) that are `value` in all bands; those after one in which none is are not looked at."""
+    found = raw[0] == value
+    for band in raw[1:]:
+        if not found.any():
+            break
+        found &= band == value
+    return np.asarray(found)
+
+
 def in_patches(valid: Mask) -> Mask:
     """Patches (tile, row, column) that hold a valid pixel of (tile, y, x)."""
     tiles, height, width = valid.shape
+    if valid.all():
+        return np.ones((tiles, height // PATCH, width // PATCH), bool)
     patches = valid.reshape(tiles, height // PATCH, PATCH, width // PATCH, PATCH)
     return np.asarray(patches.any(axis=(2, 4)))
 

@@ -8,18 +8,26 @@ from numpy.typing import NDArray
 from terramind_xr.facts import Modality
 
 
-def standardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:
+def standardize(
+    modality: Modality, values: NDArray[np.float32], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Values (band, …) minus the pre-training mean, over the standard deviation, float32."""
-    return standardize_by(modality.mean, modality.std, values)
+    return standardize_by(modality.mean, modality.std, values, out)
 
 
 def standardize_by(
-    mean: tuple[float, ...], std: tuple[float, ...], values: NDArray[np.float32]
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    values: NDArray[np.float32],
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Values (band, …) minus a mean, over a standard deviation, float32."""
-    means, stds = _shaped(mean, values.ndim - 1), _shaped(std, values.ndim - 1)
-    result = values - means
-    result /= stds
+    """Values (band, …) minus a mean, over a standard deviation, float32; in `out`, which may be `values`."""
+    result = np.empty_like(values) if out is None else out
+    # Band by band: one fits a cache.
+    for band, *numbers, to in zip(values, mean, std, result, strict=True):
+        centre, spread = map(np.float32, numbers)
+        np.subtract(band, centre, out=to)
+        np.divide(to, spread, out=to)
     return result
 
 
