@@ -3,11 +3,11 @@
     python benchmarks/plumbing.py                               # 2240² pixels, under a minute
     python benchmarks/plumbing.py --size 4480 --repeat 7 --noise-only
 
-A model that costs nothing stands in for the networks: each batch takes the logits, or the pixels, of one that
-was made before. What is left is timed: from the scene's chunks in memory over reading, standardising and cutting
-tiles to softmax or units, blending, finishing, and the array or the Zarr store. Then the random numbers of a
-tile. Repetitions take turns; the best of each is printed, and the least time of processors, which says more on a
-machine that does other things as well.
+A model that costs nothing stands in for the networks: each batch takes the logits, or the pixels, of one
+that was made before. What is left is timed: from the scene's chunks in memory over reading, standardising and
+cutting tiles to softmax or units, blending, finishing, and the array or the Zarr store. Then the random
+numbers of a tile. Repetitions take turns; the best of each is printed, and the least time of processors, which
+says more on a machine that does other things as well.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def free_model(made: dict[str, torch.Tensor]) -> Callable[..., dict[str, NDArray
     def generate(
         recipe: Any, batch: Batch, outputs: tuple[str, ...], sampling: Any, execution: Execution
     ) -> dict[str, NDArray[np.float32]]:
-        with session(execution):
-            return {name: in_units(name, made[name][: len(batch.places)]) for name in outputs}
+        with session(execution) as device:
+            return {name: in_units(name, made[name].to(device)[: len(batch.places)]) for name in outputs}
 
     return generate
 
@@ -102,15 +102,34 @@ def written(result: xr.DataArray) -> None:
 
 def noise_cases() -> dict[str, tuple[Run, int]]:
     """Random numbers of a tile: those that its diffusion begins with, and those of all its tokens."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     stream, bands = Stream(0, "plumbing"), len(modalities[INPUT].bands)
-    rows, cols = np.indices((TILE // PATCH, TILE // PATCH)).reshape(2, -1, 1)
-    codes = np.arange(VOCABULARY)
-    shape = {"y": 4480, "x": 2240, "height": TILE, "width": TILE, "bands": bands}
+    size, places = {"height": TILE, "width": TILE, "bands": bands}, np.array([[4480, 2240]])
+    patches, codes = np.arange(TILE // PATCH), np.arange(VOCABULARY)
+
+    def gumbel() -> None:
+        for row in patches:
+            stream.gumbel(row, patches[:, None], codes)
+
+    def gumbel_on_device() -> None:
+        everywhere = np.indices((TILE // PATCH, TILE // PATCH)).reshape(2, -1, 1)
+        finished(stream.gumbel(*everywhere, torch.from_numpy(codes).to(device)))
+
     cases: dict[str, Run] = {
-        f"normals, {bands} bands, numpy": partial(stream.normal, **shape),
-        f"Gumbel, {VOCABULARY} codes, numpy": partial(stream.gumbel, rows, cols, codes),
+        f"{bands} bands of normals, numpy": partial(stream.normal, y=4480, x=2240, **size),
+        f"{bands} bands of normals, torch, {device}": lambda: finished(
+            stream.normal_on(device, places, **size)
+        ),
+        f"Gumbel of {VOCABULARY} codes, numpy": gumbel,
+        f"Gumbel of {VOCABULARY} codes, torch, {device}": gumbel_on_device,
     }
     return {name: (run, 1) for name, run in cases.items()}
+
+
+def finished(tensor: torch.Tensor) -> None:
+    """Wait for a GPU."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
 
 
 def measure(cases: dict[str, tuple[Run, int]], repeat: int) -> None:
@@ -137,6 +156,7 @@ def main() -> None:
         with mock.patch.object(chain, "generate", free_model(made)):
             cases = scene_cases(scene)
             measure(cases, 1 + arguments.repeat)
+    torch.set_num_threads(max(THREADS))
     measure(noise_cases(), 1 + arguments.repeat)
 
 

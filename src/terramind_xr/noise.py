@@ -215,7 +215,8 @@ class Stream:
         cols = _uint32(places[:, 1:] + np.arange(width))[:, None, None, :]
         key = (word[:, None, None] for word in self._folded(np.arange(bands)))
         words = threefry(_on((next(key), next(key)), device), _on((rows, cols), device))
-        return _normal(*words).to(torch.float32)
+        result: torch.Tensor = _normal(*words).to(torch.float32)
+        return result
 
     def _folded(self, number: Any) -> Words:
         return threefry(self.key, (_uint32(number), _uint32(0)))

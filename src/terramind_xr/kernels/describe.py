@@ -44,7 +44,7 @@ def likeliest(merged: NDArray[np.float32]) -> NDArray[np.integer]:
     [[1, 0]]
     """
     if len(merged) > 256:
-        return merged.argmax(axis=0)
+        return np.asarray(merged.argmax(axis=0))
     best = merged[0].copy()
     codes, code = np.zeros(best.shape, np.uint8), np.empty(best.shape, np.uint8)
     larger = np.empty(best.shape, bool)

@@ -154,7 +154,9 @@ class EmbedKernel:
         values = merged.reshape(*self.outputs[index].pixel, *merged.shape[-2:])
         values = np.where(valid, values, 0)  # a tile that was not run is NaN, which no code holds
         if self.dtype == "int8":
-            codes = np.rint(values / self.scale).clip(-CODE_LIMIT, CODE_LIMIT).astype(np.int8)
+            codes: NDArray[np.int8] = (
+                np.rint(values / self.scale).clip(-CODE_LIMIT, CODE_LIMIT).astype(np.int8)
+            )
             codes[..., ~valid] = CODE_NODATA
             return codes
         limit = np.finfo(self.dtype).max
