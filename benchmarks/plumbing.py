@@ -6,8 +6,8 @@
 A model that costs nothing stands in for the networks: each batch takes the logits, or the pixels, of one
 that was made before. What is left is timed: from the scene's chunks in memory over reading, standardising and
 cutting tiles to softmax or units, blending, finishing, and the array or the Zarr store. Then the random
-numbers of a tile. Repetitions take turns; the best of each is printed, and the least time of processors, which
-says more on a machine that does other things as well.
+numbers of a tile. Repetitions take turns; the best of each is printed, and the least time of processors,
+which says more on a machine that does other things as well.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def free_model(made: dict[str, torch.Tensor]) -> Callable[..., dict[str, NDArray
     def generate(
         recipe: Any, batch: Batch, outputs: tuple[str, ...], sampling: Any, execution: Execution
     ) -> dict[str, NDArray[np.float32]]:
-        with session(execution) as device:
-            return {name: in_units(name, made[name].to(device)[: len(batch.places)]) for name in outputs}
+        with session(execution):
+            return {name: in_units(name, made[name][: len(batch.places)]) for name in outputs}
 
     return generate
 

@@ -115,7 +115,7 @@ class Kernel(Protocol):
         """Layers for `run` from the raw regions (band, y, x) of the sources."""
 
     def run(self, values: list[Array], valid: list[Mask], places: NDArray[np.int64]) -> list[Array]:
-        """Predictions (tile, channel, y, x) of a batch, one a field.
+        """Predictions (tile, channel, y, x) of a batch, one a field; kept until the block is finished.
 
         `values` (tile, band, y, x) and `valid` (tile, y, x) are those of the layers, in their cells;
         `places` (tile, 2) the first pixel of each tile.

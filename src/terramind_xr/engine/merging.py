@@ -21,8 +21,8 @@ class Placed:
 
     y: Interval
     x: Interval
-    rows: NDArray[np.int64]
-    cols: NDArray[np.int64]
+    rows: NDArray[np.float64]
+    cols: NDArray[np.float64]
     values: Array
 
     @classmethod
@@ -32,8 +32,8 @@ class Placed:
         return cls(
             Interval(y, y + tiling.y.tile),
             Interval(x, x + tiling.x.tile),
-            tiling.y.weights(place.row, place.shift[0], merge),
-            tiling.x.weights(place.col, place.shift[1], merge),
+            tiling.y.weights(place.row, place.shift[0], merge).astype(np.float64),
+            tiling.x.weights(place.col, place.shift[1], merge).astype(np.float64),
             values,
         )
 
@@ -51,7 +51,7 @@ class Placed:
         """Add its weighted values to the sums of a window that it reaches into."""
         down, along = y & self.y, x & self.x
         rows, cols = down.within(self.y), along.within(self.x)
-        weights = np.multiply.outer(self.rows[rows], self.cols[cols]).astype(np.float64)
+        weights = np.outer(self.rows[rows], self.cols[cols])
         total[:, down.within(y), along.within(x)] += weights * self.values[:, rows, cols]
 
     def reaches(self, y: Interval, x: Interval) -> bool:

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from terramind_xr.engine import Field, Layer, Output
 from terramind_xr.kernels.describe import likeliest
-from terramind_xr.kernels.reading import KernelInput, Mask, without_gaps
+from terramind_xr.kernels.reading import KernelInput, Mask
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.finetuned import Finetuned
 from terramind_xr.model.sampling import Sampling
-from terramind_xr.model.scaling import standardize_by
 from terramind_xr.model.segmentation import predict
-from terramind_xr.model.trained_inputs import TrainedInput
 
 UNCERTAINTIES = ("entropy", "margin", "least_confidence")
 _LONG_NAMES = {
@@ -72,7 +70,8 @@ class SegmentKernel:
         queue = iter(regions)
         layers = []
         for each, trained in zip(self.inputs, self.model.inputs, strict=True):
-            dates = [_layer(each.pixels(queue), trained) for _ in range(self.dates or 1)]
+            scale = trained.mean, trained.std
+            dates = [each.layer(queue, scale) for _ in range(self.dates or 1)]
             values = np.concatenate([date.values for date in dates])
             layers.append(Layer(values, np.any([date.valid for date in dates], axis=0)))
         return layers
@@ -119,12 +118,6 @@ def uncertainty(kind: str, probabilities: NDArray[np.floating]) -> NDArray[np.fl
     second, first = np.sort(probabilities, axis=0)[-2:]
     result: NDArray[np.floating] = 1 - (first - second) if kind == "margin" else 1 - first
     return result
-
-
-def _layer(pixels: tuple[NDArray[np.float32], Mask], trained: TrainedInput) -> Layer:
-    values, valid = pixels
-    values = standardize_by(trained.mean, trained.std, values, out=values)
-    return Layer(without_gaps(values, valid), valid)
 
 
 def _codes(model: Finetuned) -> tuple[str, int]:

@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 from terramind_xr.facts import Modality
 
 
-def standardize(
-    modality: Modality, values: NDArray[np.float32], out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
+def standardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Values (band, …) minus the pre-training mean, over the standard deviation, float32."""
-    return standardize_by(modality.mean, modality.std, values, out)
+    return standardize_by(modality.mean, modality.std, values)
 
 
 def standardize_by(
@@ -21,9 +19,8 @@ def standardize_by(
     values: NDArray[np.float32],
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Values (band, …) minus a mean, over a standard deviation, float32; in `out`, which may be `values`."""
+    """Values (band, …) minus a mean, over a standard deviation, float32; written to `out`."""
     result = np.empty_like(values) if out is None else out
-    # Band by band: one fits a cache.
     for band, *numbers, to in zip(values, mean, std, result, strict=True):
         centre, spread = map(np.float32, numbers)
         np.subtract(band, centre, out=to)
