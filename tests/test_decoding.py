@@ -236,7 +236,10 @@ def test_a_plan_counts_the_largest_block(shape, overlap, block, shifts):
     pixels = max(len(each) for each in extents[0]) * max(len(each) for each in extents[1])
     chunk = max(tiling.y.chunks) * max(tiling.x.chunks)
     batch = 224**2 * 4 * (12 + 2 * 10)
-    assert found["block_memory"] == pixels * (24 + 48) + batch + 8 * 10 * (pixels + chunk) + chunk
+    most = max(len(list(tiling.places(*block))) for block in np.ndindex(*tiling.shape))
+    least = pixels * (24 + 48) + batch + 4 * 10 * 224**2 * most + chunk
+    assert found["block_memory"] >= least
     assert found["tiles"] == tiling.tiles
     if shape[0] <= tiling.y.chunk and shape[1] <= tiling.x.chunk:
         assert found["margin_memory"] == 0  # one block has no neighbour
+        assert found["block_memory"] == least

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import terramind_xr
 from terramind_xr import InputError, OptionError, TerramindError, TerramindWarning
+from terramind_xr.kernels.describe import likeliest
 
 
 @pytest.fixture(scope="module")
@@ -442,3 +443,10 @@ def test_a_mask_on_another_grid_is_refused(scene):
         generate(scene, mask=xr.DataArray(np.zeros((10, 10), bool), dims=("y", "x")))
     with pytest.raises(InputError, match="mask names 'DEM'"):
         generate(scene, mask={"DEM": scene.LULC > 0})
+
+
+@given(st.integers(0, 99), st.integers(1, 300))
+def test_the_likeliest_class_is_that_of_argmax(seed, channels):
+    """Of equal ones the first, as everywhere."""
+    values = np.random.default_rng(seed).integers(-3, 9, (channels, 4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(likeliest(values), values.argmax(axis=0))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terramind_xr.noise import Stream, threefry
+from terramind_xr.noise import Stream, _normal, threefry
 
 # Random123, tests/kat_vectors: threefry2x32 with 20 rounds.
 KNOWN = [
@@ -30,8 +30,32 @@ def test_numpy_and_torch_give_the_same_bits(key, counter):
     import torch
 
     expected = [int(word[0]) for word in threefry(as_numpy(key), as_numpy(counter))]
-    tensors = [tuple(torch.tensor([word]) for word in pair) for pair in (key, counter)]
-    assert [int(word[0]) for word in threefry(*tensors)] == expected
+    tensors = [tuple(torch.tensor([word]).int() for word in pair) for pair in (key, counter)]
+    assert [int(word[0]) % 2**32 for word in threefry(*tensors)] == expected
+
+
+@given(seed=st.integers(-(2**63), 2**63 - 1), y=st.integers(0, 10**6), x=st.integers(0, 10**6))
+def test_numpy_and_torch_give_the_same_noise(seed, y, x):
+    import torch
+
+    stream, size = Stream(seed, "DEM/diffusion"), {"height": 32, "width": 48, "bands": 2}
+    both = stream.normal_on("cpu", np.array([[y, x], [x, y]]), **size)
+    for found, place in zip(both.numpy(), ((y, x), (x, y)), strict=True):
+        np.testing.assert_allclose(found, stream.normal(y=place[0], x=place[1], **size), rtol=0, atol=1e-6)
+    places, items = np.array([[y], [x], [7]]), np.arange(50)
+    uniform = stream.uniform(places, x, torch.from_numpy(items))
+    np.testing.assert_array_equal(uniform.numpy(), stream.uniform(places, x, items))
+    gumbel = stream.gumbel(places, x, torch.from_numpy(items))
+    np.testing.assert_allclose(gumbel.numpy(), stream.gumbel(places, x, items), rtol=0, atol=1e-6)
+
+
+@given(st.lists(words, min_size=1))
+def test_normals_are_those_of_box_and_muller(bits):
+    """With the functions of the mathematical library, at any angle."""
+    first, second = np.array(bits, np.uint32), np.array(bits[::-1], np.uint32)
+    radius = np.sqrt(-2 * np.log((first + 1.0) * 2**-32))
+    expected = radius * np.cos(second * (2 * np.pi * 2**-32))
+    np.testing.assert_allclose(_normal(first, second), expected, rtol=0, atol=1e-7)
 
 
 @given(

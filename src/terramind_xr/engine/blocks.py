@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.engine.kernel import Array, Field, Kernel, Layer, Mask
-from terramind_xr.engine.tiling import WEIGHT_ONE, AxisTiling, Interval, TilePlace, Tiling
+from terramind_xr.engine.merging import Placed, mean_of, merged, summed
+from terramind_xr.engine.tiling import AxisTiling, Interval, TilePlace, Tiling
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,29 @@ class Part:
         # What dask's scheduler reads to balance memory.
         return self.valid.nbytes + sum(array.nbytes for array in self.sums.values())
 
-    def window(self, y: Interval, x: Interval) -> Part:
-        """Copy of a smaller window, so that the whole can be freed."""
-        at = (..., y.within(self.y), x.within(self.x))
-        return Part(y, x, {key: sums[at].copy() for key, sums in self.sums.items()}, self.valid[at].copy())
+
+@dataclass(frozen=True)
+class _Whole:
+    """Predictions of the fields of one cell, tile by tile, and valid cells, of a block's extent."""
+
+    y: Interval
+    x: Interval
+    tiles: dict[int, list[Placed]]
+    valid: Mask
+
+    def valid_in(self, y: Interval, x: Interval) -> Mask:
+        """Valid cells of a window."""
+        return self.valid[y.within(self.y), x.within(self.x)]
+
+    def part(self, work: Work, y: Interval, x: Interval) -> Part:
+        """Sums of a smaller window, apart from the whole, so that that can be freed."""
+        fields = work.kernel.fields
+        sums = {
+            number: summed(tiles, fields[number].channels, y, x)
+            for number, tiles in self.tiles.items()
+            if tiles
+        }
+        return Part(y, x, sums, self.valid_in(y, x).copy())
 
 
 Parts = dict[int, list[Part]]
@@ -89,12 +109,12 @@ def _extent(axis: AxisTiling, block: int) -> Interval:
 
 def run_block(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) -> Block:
     """Run one block: finish its inner pixels, and hand on the sums of those it shares."""
-    whole, single = _sum_tiles(work, row, col, pieces)
+    whole, single = _run_tiles(work, row, col, pieces)
     reached = itertools.product(
         _reached(work.tilings[1].y, row), _reached(work.tilings[1].x, col)
     )  # the same in every cell
     shared = {
-        (i, j): {cell: _shared(work.tilings[cell], part, (row, col), (i, j)) for cell, part in whole.items()}
+        (i, j): {cell: _shared(work, cell, each, (row, col), (i, j)) for cell, each in whole.items()}
         for i, j in reached
     }
     finished = []
@@ -105,15 +125,17 @@ def run_block(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) -
             continue
         cell = work.field_of(index).cell
         y, x = work.tilings[cell].y.inner(row), work.tilings[cell].x.inner(col)
-        finished.append(_finish_window(work, index, y, x, [whole[cell]]))
+        finished.append(_finish_inner(work, index, y, x, whole[cell]))
     return Block(tuple(finished), shared)
 
 
-def _shared(tiling: Tiling, whole: Part, block: tuple[int, int], chunk: tuple[int, int]) -> list[Part]:
+def _shared(
+    work: Work, cell: int, whole: _Whole, block: tuple[int, int], chunk: tuple[int, int]
+) -> list[Part]:
     """What a block hands to a chunk: of its own one, the strips that others reach, too."""
-    i, j = chunk
+    (i, j), tiling = chunk, work.tilings[cell]
     windows = _strips(tiling, i, j) if chunk == block else [(tiling.y.output(i), tiling.x.output(j))]
-    return [whole.window(y & whole.y, x & whole.x) for y, x in windows]
+    return [whole.part(work, y & whole.y, x & whole.x) for y, x in windows]
 
 
 def _reached(axis: AxisTiling, block: int) -> list[int]:
@@ -134,10 +156,10 @@ def margin(block: Block, row: int, col: int) -> Parts:
     return block.parts[row, col]
 
 
-def _sum_tiles(
+def _run_tiles(
     work: Work, row: int, col: int, pieces: list[list[list[Array]]]
-) -> tuple[dict[int, Part], dict[int, _Single]]:
-    """Predict all tiles of a block that hold a valid pixel, and sum them up: a part for each cell.
+) -> tuple[dict[int, _Whole], dict[int, _Single]]:
+    """Predict all tiles of a block that hold a valid pixel: a whole for each cell.
 
     Fields with one value a tile come beside, by their number.
     """
@@ -154,8 +176,18 @@ def _sum_tiles(
         min(extent.stop, axis.size) - extent.start
         for extent, axis in zip(extents[1], (tiling.y, tiling.x), strict=True)
     )
-    parts = {cell: Part(*extents[cell], {}, _valid_in(cell, layers, extents[cell], within)) for cell in cells}
-
+    wholes = {
+        cell: _Whole(
+            *extents[cell],
+            {
+                index: []
+                for index, field in enumerate(kernel.fields)
+                if field.is_raster and field.cell == cell
+            },
+            _valid_in(cell, layers, extents[cell], within),
+        )
+        for cell in cells
+    }
     single = {
         index: _Single.of(field, work.tilings[1], row, col)
         for index, field in enumerate(kernel.fields)
@@ -172,10 +204,6 @@ def _sum_tiles(
         for place in work.tilings[1].places(row, col)
         if any(layer.valid[window(place, layer.cell)].any() for layer in layers)
     ]
-    for index, field in enumerate(kernel.fields if run else ()):
-        if field.is_raster:
-            y, x = extents[field.cell]
-            parts[field.cell].sums[index] = np.zeros((field.channels, len(y), len(x)))
     for first in range(0, len(run), work.batch_size):
         batch = run[first : first + work.batch_size]
         predictions = kernel.run(
@@ -190,20 +218,21 @@ def _sum_tiles(
             if index in single:
                 single[index].put(batch, prediction)
                 continue
-            total = parts[field.cell].sums[index]
-            for place, channels in zip(batch, prediction, strict=True):
-                if field.merge == "nearest" and place.shift != (0, 0):
-                    continue  # one pass has a nearest tile for every place
-                weights = work.tilings[field.cell].weights(place, field.merge)
-                total[..., *window(place, field.cell)] += weights * channels
-    return parts, single
+            tiling = work.tilings[field.cell]
+            wholes[field.cell].tiles[index] += [
+                Placed.of(tiling, place, field.cell, field.merge, channels)
+                for place, channels in zip(batch, prediction, strict=True)
+                # One pass has a nearest tile for every place.
+                if field.merge == "blend" or place.shift == (0, 0)
+            ]
+    return wholes, single
 
 
 @dataclass(frozen=True)
 class _Single:
     """Values (channel, row, column) of the tiles that a block owns, NaN where none ran; and where one did."""
 
-    values: NDArray[np.float64]
+    values: NDArray[np.float32]
     valid: Mask
     first: tuple[int, int]
 
@@ -212,7 +241,7 @@ class _Single:
         """Of a block in which no tile has run."""
         owned = tiling.y.owned(row), tiling.x.owned(col)
         shape = len(owned[0]), len(owned[1])
-        values = np.full((field.channels, *shape), np.nan)
+        values = np.full((field.channels, *shape), np.nan, np.float32)
         return cls(values, np.zeros(shape, bool), (owned[0].start, owned[1].start))
 
     def put(self, batch: list[TilePlace], prediction: Array) -> None:
@@ -286,6 +315,17 @@ def finish_chunk(
     return chunk[(np.newaxis,) * lead]
 
 
+def _finish_inner(work: Work, index: int, y: Interval, x: Interval, whole: _Whole) -> Array:
+    """Merge a block's own tiles within a window, piece by piece, and let the kernel finish them."""
+    output, field = work.kernel.outputs[index], work.field_of(index)
+    tiling, tiles = work.tilings[field.cell], whole.tiles[output.field]
+    result = np.empty((*output.pixel, len(y), len(x)), output.dtype)
+    for rows in tiling.y.pieces(y):  # a part fits a cache, the whole does not
+        values = merged(tiles, field.channels, tiling, field.merge, rows, x)
+        result[..., rows.within(y), :] = work.kernel.finish(index, values, whole.valid_in(rows, x))
+    return result
+
+
 def _finish_window(work: Work, index: int, y: Interval, x: Interval, parts: list[Part]) -> Array:
     """Sum up all parts within a window and let the kernel finish it."""
     number = work.kernel.outputs[index].field
@@ -301,7 +341,5 @@ def _finish_window(work: Work, index: int, y: Interval, x: Interval, parts: list
         valid[here] = part.valid[there]
         if number in part.sums:
             total[..., *here] += part.sums[number][..., *there]
-    total *= WEIGHT_ONE**-2
-    if field.merge == "blend":
-        total /= work.tilings[field.cell].passes_at(y, x)
-    return work.kernel.finish(index, total, valid)
+    values = mean_of(total, work.tilings[field.cell], field.merge, y, x)
+    return work.kernel.finish(index, values, valid)

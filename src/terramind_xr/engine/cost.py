@@ -14,8 +14,8 @@ def estimate(
 ) -> dict[str, int]:
     """Work, traffic and memory of `terramind_xr.engine.graph.map_tiles` with the same arguments.
 
-    The largest block is counted: its raw region, the same in float32, the sums in float64 with the
-    finished chunk beside them, and the tiles of a batch in and out.
+    The largest block is counted: its raw region, the same in float32, the tiles of a batch in and out, the
+    predictions of all its tiles, the sums in float64 of what it shares, and the finished chunk.
     """
     scenes = int(np.prod(extra, dtype=int))
     (height, below), (width, beside_it) = map(_largest_block, (tiling.y, tiling.x))
@@ -33,6 +33,8 @@ def estimate(
     grids = [tiling.in_cells(cell) for cell in cells]
     reading = region * (raw + 4 * sum(bands))
     batch = batch_size * tile * 4 * (sum(bands) + 2 * channels)
+    tiles = sum(_most_tiles(tiling.y, y) * _most_tiles(tiling.x, x) for y, x in tiling.phases)
+    shared = 2 * (below * width + beside_it * height)  # half of it its own, half its neighbours'
     beside = _side_by_side(sources, extra)
     per_margin = below * tiling.x.padded + beside_it * tiling.y.chunk
     return {
@@ -42,7 +44,7 @@ def estimate(
         "bytes_read": sum(source.array.nbytes for source in sources),
         "bytes_written": scenes
         * sum(size * grid.y.size * grid.x.size for size, grid in zip(sizes, grids, strict=True)),
-        "block_memory": int(reading + batch + 8 * channels * (region + chunk) + chunk * written),
+        "block_memory": int(reading + batch + channels * (4 * tiles * tile + 8 * shared) + chunk * written),
         "margin_memory": int(np.prod(beside, dtype=int) * per_margin * (8 * channels + raw)),
         "input_memory": sum(
             _row_of_chunks(source, tiling.in_cells(source.cell), beside) for source in sources
@@ -56,6 +58,11 @@ def _largest_block(axis: AxisTiling) -> tuple[int, int]:
     covered = max(len(extent) for _, extent in blocks)
     # Padding beyond the scene goes to no neighbour.
     return covered, max(min(extent.stop, axis.size) - output.stop for output, extent in blocks)
+
+
+def _most_tiles(axis: AxisTiling, shift: int) -> int:
+    """Most tiles of a pass along an axis that a block has."""
+    return max(len(axis.owned(block, shift)) for block in range(axis.blocks))
 
 
 def _side_by_side(sources: list[Source], extra: tuple[int, ...]) -> list[int]:

@@ -115,14 +115,15 @@ class Kernel(Protocol):
         """Layers for `run` from the raw regions (band, y, x) of the sources."""
 
     def run(self, values: list[Array], valid: list[Mask], places: NDArray[np.int64]) -> list[Array]:
-        """Predictions (tile, channel, y, x) of a batch, one a field.
+        """Predictions (tile, channel, y, x) of a batch, one a field; kept until the block is finished.
 
         `values` (tile, band, y, x) and `valid` (tile, y, x) are those of the layers, in their cells;
         `places` (tile, 2) the first pixel of each tile.
         """
 
-    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> Array:
-        """Finished array (*pixel, y, x) of output `index` from its merged field.
+    def finish(self, index: int, merged: NDArray[np.float32], valid: Mask) -> Array:
+        """Finished array (*pixel, y, x) of output `index` from its merged field, which stays as it is.
 
+        Of a part of a block: no pixel may depend on others.
         y and x count tiles where the field has one value for each.
         """

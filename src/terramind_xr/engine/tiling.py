@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -221,6 +222,13 @@ class AxisTiling:
                 borders |= {min(extent.start, self.size), min(extent.stop, self.size)}
         return tuple(sorted(borders))
 
+    def pieces(self, window: Interval) -> list[Interval]:
+        """Pieces of a window, at whose borders tiles of the first pass begin or end."""
+        ends = [end for start in self.starts for end in (start, start + self.tile)]
+        inside = sorted({end for end in ends if window.start < end < window.stop})
+        borders = [window.start, *inside, window.stop]
+        return [Interval(*pair) for pair in itertools.pairwise(borders) if pair[0] < pair[1]]
+
     def weights(self, index: int, shift: int = 0, merge: Merge = "blend") -> NDArray[np.int64]:
         """Weights of one tile: integers, summing to `WEIGHT_ONE` over the tiles of a pass at a pixel.
 
@@ -228,20 +236,28 @@ class AxisTiling:
         (the last one is shifted inwards), the windows are normalised. With ``"nearest"``, the tile with the
         nearest centre has all the weight, of two equally near ones the first.
         """
-        starts = self.passes[shift]
-        pixels = np.arange(starts[index], starts[index] + self.tile)
-        # At most three tiles meet at a pixel, so two neighbours on each side are enough.
-        near = range(max(index - 2, 0), min(index + 3, len(starts)))
-        begins = np.array([starts[other] for other in near])[:, None]
-        ramps = np.minimum(pixels - begins + 1, begins + self.tile - pixels)
-        if merge == "nearest":
-            return np.where(ramps.argmax(axis=0) == index - near[0], WEIGHT_ONE, 0)
-        below = np.cumsum(np.clip(ramps, 0, self.overlap + 1), axis=0)
+        return _weights(self, index, shift, merge)
+
+
+@functools.lru_cache(maxsize=1024)  # those of some rows of blocks
+def _weights(axis: AxisTiling, index: int, shift: int, merge: Merge) -> NDArray[np.int64]:
+    starts = axis.passes[shift]
+    pixels = np.arange(starts[index], starts[index] + axis.tile)
+    # At most three tiles meet at a pixel, so two neighbours on each side are enough.
+    near = range(max(index - 2, 0), min(index + 3, len(starts)))
+    begins = np.array([starts[other] for other in near])[:, None]
+    ramps = np.minimum(pixels - begins + 1, begins + axis.tile - pixels)
+    result: NDArray[np.int64]
+    if merge == "nearest":
+        result = np.where(ramps.argmax(axis=0) == index - near[0], WEIGHT_ONE, 0)
+    else:
+        below = np.cumsum(np.clip(ramps, 0, axis.overlap + 1), axis=0)
         # Rounding the cumulated shares leaves no remainder to hand out.
         shares = (2 * WEIGHT_ONE * below + below[-1]) // (2 * below[-1])
         shares = np.concatenate([np.zeros_like(shares[:1]), shares])
-        result: NDArray[np.int64] = np.diff(shares, axis=0)[index - near[0]]
-        return result
+        result = np.diff(shares, axis=0)[index - near[0]]
+    result.setflags(write=False)  # as it is shared
+    return result
 
 
 @dataclass(frozen=True)
@@ -322,11 +338,6 @@ class Tiling:
             for i in self.y.owned(row, shift[0]):
                 for j in self.x.owned(col, shift[1]):
                     yield TilePlace(i, j, self.y.passes[shift[0]][i], self.x.passes[shift[1]][j], shift)
-
-    def weights(self, place: TilePlace, merge: Merge = "blend") -> NDArray[np.float64]:
-        """Weights of one tile (y, x), summing to ``WEIGHT_ONE ** 2`` over the tiles of its pass."""
-        rows = self.y.weights(place.row, place.shift[0], merge)
-        return np.outer(rows, self.x.weights(place.col, place.shift[1], merge)).astype(np.float64)
 
     def passes_at(self, y: Interval, x: Interval) -> NDArray[np.float64] | float:
         """Number of passes whose tiles cover each pixel of a window: 1, 2 or 4, exact to divide by."""

@@ -20,12 +20,12 @@ def modality_field(name: str) -> Field:
 
 
 def finish_modality(
-    name: str, merged: NDArray[np.float64], valid: Mask, offset: float, probabilities: bool
+    name: str, merged: NDArray[np.float32], valid: Mask, offset: float, probabilities: bool
 ) -> NDArray[Any]:
     """Array of a modality ([band,] y, x) from its blended field: codes of LULC, units of the others."""
     modality = modalities[name]
     if name == "LULC" and not probabilities:
-        return np.where(valid, merged.argmax(axis=0).astype(np.uint8), np.uint8(0))
+        return np.where(valid, likeliest(merged), np.uint8(0))
     values = merged.astype(np.float32)
     if modality.is_optical:
         values += np.float32(offset)
@@ -33,6 +33,27 @@ def finish_modality(
         values = values.clip(*modality.limits)
     values[:, ~valid] = np.nan
     return values if len(values) > 1 else values[0]
+
+
+def likeliest(merged: NDArray[np.float32]) -> NDArray[np.integer]:
+    """Number of the largest channel (channel, y, x), of equal ones the first: `argmax`, several times faster.
+
+    Examples
+    --------
+    >>> likeliest(np.array([[[1, 5]], [[3, 5]], [[2, 4]]], np.float32)).tolist()
+    [[1, 0]]
+    """
+    if len(merged) > 256:
+        return np.asarray(merged.argmax(axis=0))
+    best = merged[0].copy()
+    codes, code = np.zeros(best.shape, np.uint8), np.empty(best.shape, np.uint8)
+    larger = np.empty(best.shape, bool)
+    for number, channel in enumerate(merged[1:], start=1):
+        np.greater(channel, best, out=larger)
+        np.maximum(channel, best, out=best)
+        np.multiply(larger.view(np.uint8), np.uint8(number), out=code)
+        np.maximum(codes, code, out=codes)
+    return codes
 
 
 def modality_output(name: str, field: int, band_dim: str = "band", offset: float = 0.0) -> Output:

@@ -149,12 +149,14 @@ class EmbedKernel:
         used = in_patches(np.logical_or.reduce(valid) & _within(self.shape, places, (height, width)))
         return [pooled(raster, used, self.pool) for raster in rasters]
 
-    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
+    def finish(self, index: int, merged: NDArray[np.float32], valid: Mask) -> NDArray[Any]:
         """Features ([layer, modality,] feature, y, x) as floats or as codes; nodata without a valid pixel."""
         values = merged.reshape(*self.outputs[index].pixel, *merged.shape[-2:])
         values = np.where(valid, values, 0)  # a tile that was not run is NaN, which no code holds
         if self.dtype == "int8":
-            codes = np.rint(values / self.scale).clip(-CODE_LIMIT, CODE_LIMIT).astype(np.int8)
+            codes: NDArray[np.int8] = (
+                np.rint(values / self.scale).clip(-CODE_LIMIT, CODE_LIMIT).astype(np.int8)
+            )
             codes[..., ~valid] = CODE_NODATA
             return codes
         limit = np.finfo(self.dtype).max

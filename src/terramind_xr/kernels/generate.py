@@ -102,6 +102,6 @@ class GenerateKernel:
         lonlat = self.georeference.lonlat(places, TILE) if self.georeference else None
         return Batch(pixels, visible, places, tokens, lonlat)
 
-    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
+    def finish(self, index: int, merged: NDArray[np.float32], valid: Mask) -> NDArray[Any]:
         """Maps in physical units, or one place a tile; NaN, or class 0, where no input is valid."""
         return finish_modality(self.targets[index], merged, valid, self.offset, self.probabilities)

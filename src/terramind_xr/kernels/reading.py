@@ -15,9 +15,12 @@ from terramind_xr.data.values import check_values
 from terramind_xr.engine import Layer
 from terramind_xr.errors import InputError
 from terramind_xr.facts import PATCH, Modality, modalities
-from terramind_xr.model.scaling import standardize
+from terramind_xr.model.scaling import standardize_by
 
 Mask = NDArray[np.bool_]
+
+_ROWS = 32
+"""Rows that are read at once: what becomes of twelve bands of a block then stays in a cache."""
 
 NODATA = 65535
 """Stands for patches without a valid pixel; no vocabulary reaches it."""
@@ -65,37 +68,48 @@ class KernelInput:
 
     def read(self, raw: NDArray[Any], offset: NDArray[Any] | None = None) -> tuple[NDArray[np.float32], Mask]:
         """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
-        modality = modalities[self.name]
         values = self.conversion.apply(raw)
         if offset is not None:
             values = values - offset.astype(np.float32)
         elif self.offset:
             values = values - np.float32(self.offset)
-        valid = np.asarray(np.isfinite(values).all(axis=0))
-        if modality.nodata is not None:
+        valid = np.ones(values.shape[1:], bool)
+        if raw.dtype.kind == "f" or self.conversion.decibel or offset is not None:
+            for band in values:
+                valid &= np.isfinite(band)
+        own = modalities[self.name].nodata
+        if own is not None:
             # One dark band can be 0 by chance; all of them are not.
-            valid &= (raw != modality.nodata).any(axis=0)
-        if self.nodata not in (None, modality.nodata):
-            valid &= (raw != self.nodata).all(axis=0)
+            valid &= ~_everywhere(raw, own)
+        if self.nodata not in (None, own):
+            for band in raw:
+                valid &= band != self.nodata
         return values, valid
 
-    def pixels(self, regions: Iterator[NDArray[Any]]) -> tuple[NDArray[np.float32], Mask]:
-        """Checked values in model units from the next regions, and where they may be used."""
+    def layer(
+        self,
+        regions: Iterator[NDArray[Any]],
+        scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    ) -> Layer:
+        """Checked and standardised values from the next regions, 0 (the band's mean) where not valid.
+
+        `scale` is the mean and standard deviation of each band, by default those of the modality.
+        """
+        mean, std = scale or (self.modality.mean, self.modality.std)
         raw = next(regions)
-        values, valid = self.read(raw, next(regions) if self.offset is None else None)
+        offset = next(regions) if self.offset is None else None
         hidden = next(regions)[0].astype(bool) if self.masked else None
+        values, valid = np.empty(raw.shape, np.float32), np.empty(raw.shape[1:], bool)
+        for first in range(0, raw.shape[1], _ROWS):
+            rows = slice(first, first + _ROWS)
+            read, valid[rows] = self.read(raw[:, rows], None if offset is None else offset[:, rows])
+            standardize_by(mean, std, read, out=values[:, rows])
         if hidden is not None:
             valid &= ~hidden
         if self.check:  # what a mask hides may be anything
             check_values(self.name, raw, valid, self.conversion, self.variables, hidden)
-        return values, valid
-
-    def layer(self, regions: Iterator[NDArray[Any]]) -> Layer:
-        """Standardised values from the next regions, 0 (the band's mean) where not valid."""
-        values, valid = self.pixels(regions)
-        values = standardize(self.modality, values)
         if not valid.all():
-            values[:, ~valid] = 0
+            np.copyto(values, 0, where=~valid)
         return Layer(values, valid)
 
 
@@ -135,9 +149,21 @@ class TokenInput:
         return Layer(np.where(valid, raw, _centre(self.codebook)).astype(np.int64), valid, cell=PATCH)
 
 
+def _everywhere(raw: NDArray[Any], value: float) -> Mask:
+    """Pixels (y, x) that are `value` in all bands; those after one in which none is are not looked at."""
+    found = raw[0] == value
+    for band in raw[1:]:
+        if not found.any():
+            break
+        found &= band == value
+    return np.asarray(found)
+
+
 def in_patches(valid: Mask) -> Mask:
     """Patches (tile, row, column) that hold a valid pixel of (tile, y, x)."""
     tiles, height, width = valid.shape
+    if valid.all():
+        return np.ones((tiles, height // PATCH, width // PATCH), bool)
     patches = valid.reshape(tiles, height // PATCH, PATCH, width // PATCH, PATCH)
     return np.asarray(patches.any(axis=(2, 4)))
 

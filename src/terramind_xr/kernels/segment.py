@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.engine import Field, Layer, Output
+from terramind_xr.kernels.describe import likeliest
 from terramind_xr.kernels.reading import KernelInput, Mask
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.finetuned import Finetuned
 from terramind_xr.model.sampling import Sampling
-from terramind_xr.model.scaling import standardize_by
 from terramind_xr.model.segmentation import predict
-from terramind_xr.model.trained_inputs import TrainedInput
 
 UNCERTAINTIES = ("entropy", "margin", "least_confidence")
 _LONG_NAMES = {
@@ -71,7 +70,8 @@ class SegmentKernel:
         queue = iter(regions)
         layers = []
         for each, trained in zip(self.inputs, self.model.inputs, strict=True):
-            dates = [_layer(each.pixels(queue), trained) for _ in range(self.dates or 1)]
+            scale = trained.mean, trained.std
+            dates = [each.layer(queue, scale) for _ in range(self.dates or 1)]
             values = np.concatenate([date.values for date in dates])
             layers.append(Layer(values, np.any([date.valid for date in dates], axis=0)))
         return layers
@@ -88,19 +88,19 @@ class SegmentKernel:
         pixels = {each.name: array for each, array in zip(self.inputs, values, strict=True)}
         return [predict(self.model, pixels, places, self.sampling, self.execution)]
 
-    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
+    def finish(self, index: int, merged: NDArray[np.float32], valid: Mask) -> NDArray[Any]:
         """Codes, or numbers; the value for no data, or NaN, where no input is valid."""
         name = self.wanted[index]
         if name == "classes":
             dtype, nodata = _codes(self.model)
-            return np.where(valid, merged.argmax(axis=0), nodata).astype(dtype)
+            return np.where(valid, likeliest(merged), nodata).astype(dtype)
         if name in UNCERTAINTIES:
             return np.where(valid, uncertainty(name, merged), np.nan).astype(np.float32)
         result = np.where(valid, merged, np.nan).astype(np.float32)
         return result[0] if name == "values" and len(result) == 1 else result
 
 
-def uncertainty(kind: str, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+def uncertainty(kind: str, probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
     """How unsure class probabilities (class, …) are, from 0 to 1, as sits defines it.
 
     Examples
@@ -113,19 +113,11 @@ def uncertainty(kind: str, probabilities: NDArray[np.float64]) -> NDArray[np.flo
     """
     if kind == "entropy":
         logs = np.log(probabilities, where=probabilities > 0, out=np.zeros_like(probabilities))
-        entropy: NDArray[np.float64] = np.abs(probabilities * logs).sum(axis=0) / np.log(len(probabilities))
+        entropy: NDArray[np.floating] = np.abs(probabilities * logs).sum(axis=0) / np.log(len(probabilities))
         return entropy
     second, first = np.sort(probabilities, axis=0)[-2:]
-    result: NDArray[np.float64] = 1 - (first - second) if kind == "margin" else 1 - first
+    result: NDArray[np.floating] = 1 - (first - second) if kind == "margin" else 1 - first
     return result
-
-
-def _layer(pixels: tuple[NDArray[np.float32], Mask], trained: TrainedInput) -> Layer:
-    values, valid = pixels
-    values = standardize_by(trained.mean, trained.std, values)
-    if not valid.all():
-        values[:, ~valid] = 0
-    return Layer(values, valid)
 
 
 def _codes(model: Finetuned) -> tuple[str, int]:

@@ -81,7 +81,7 @@ class TokenizeKernel:
         """Tokens (tile, 1, row, column) of a batch."""
         return [encode_tokens(self.recipe, self.given.name, values[0], self.execution)[:, np.newaxis]]
 
-    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[np.uint16]:
+    def finish(self, index: int, merged: NDArray[np.float32], valid: Mask) -> NDArray[np.uint16]:
         """Tokens (y, x) of patches that hold a valid pixel."""
         return np.where(valid, merged[0], NODATA).astype(np.uint16)
 
@@ -139,6 +139,6 @@ class DetokenizeKernel:
         tokens = values[0][:, 0]
         return [decode_tokens(self.recipe, self.name, tokens, places, self.sampling, self.execution)]
 
-    def finish(self, index: int, merged: NDArray[np.float64], valid: Mask) -> NDArray[Any]:
+    def finish(self, index: int, merged: NDArray[np.float32], valid: Mask) -> NDArray[Any]:
         """The map in physical units; NaN, or class 0, in patches without data."""
         return finish_modality(self.name, merged, valid, self.offset, self.probabilities)

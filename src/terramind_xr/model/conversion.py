@@ -71,8 +71,8 @@ def decoder_inputs(
             if name == "LULC":
                 samples.append((codes.numpy(),))
                 continue
-            noise = starting_noise(name, places[one], codes.shape[2:], sampling)
-            denoise(tokenizer, codes, torch.from_numpy(noise), sampling, recording)
+            noise = starting_noise(name, places[one], codes.shape[2:], sampling, device)
+            denoise(tokenizer, codes, noise, sampling, recording)
     return samples
 
 

@@ -134,8 +134,18 @@ def _draw(
     rows, cols = np.indices(logits.shape[1:3]).reshape(2, -1)
     y = (places[:, :1] // PATCH + rows).reshape(-1, 1)
     x = (places[:, 1:] // PATCH + cols).reshape(-1, 1)
-    noise = torch.from_numpy(stream.gumbel(y, x, order.cpu().numpy())).to(logits.device)
-    best = (candidates.double() / sampling.temperature + noise).argmax(dim=-1, keepdim=True)
+    count = candidates.isfinite().sum(dim=-1)
+    on_cpu = logits.device.type == "cpu"
+    # On a processor a row of patches at a time: it fits a cache, and no noise is made for more candidates
+    # than its own patches have. A GPU is fastest with all at once.
+    step = logits.shape[2] if on_cpu else len(y)
+    best = torch.empty_like(order[:, :1])
+    for first in range(0, len(y), step):
+        some = slice(first, first + step)
+        items = order[some, : max(int(count[some].max()), 1)]
+        noise = torch.as_tensor(stream.gumbel(y[some], x[some], items.numpy() if on_cpu else items))
+        scores = candidates[some, : items.shape[1]].double() / sampling.temperature + noise
+        best[some] = scores.argmax(dim=-1, keepdim=True)
     return order.gather(-1, best).reshape(logits.shape[:-1])
 
 

@@ -14,12 +14,17 @@ def standardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.f
 
 
 def standardize_by(
-    mean: tuple[float, ...], std: tuple[float, ...], values: NDArray[np.float32]
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    values: NDArray[np.float32],
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Values (band, …) minus a mean, over a standard deviation, float32."""
-    means, stds = _shaped(mean, values.ndim - 1), _shaped(std, values.ndim - 1)
-    result = values - means
-    result /= stds
+    """Values (band, …) minus a mean, over a standard deviation, float32; written to `out`."""
+    result = np.empty_like(values) if out is None else out
+    for band, *numbers, to in zip(values, mean, std, result, strict=True):
+        centre, spread = map(np.float32, numbers)
+        np.subtract(band, centre, out=to)
+        np.divide(to, spread, out=to)
     return result
 
 
