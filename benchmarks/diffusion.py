@@ -1,13 +1,14 @@
-"""Solvers and steps of the diffusion decoders: error against the truth and against many steps of DDIM, and time.
+"""Solvers and steps of the diffusion decoders: error against truth and many steps of DDIM, and time.
 
     python benchmarks/diffusion.py                                       # the demo, some minutes
     python benchmarks/diffusion.py --outputs NDVI --steps 1 5 --tiles 2 --reference 20      # seconds
     python benchmarks/diffusion.py --model terramind_v1_base --input scene.nc --outputs DEM
 
-Each output is tokenized and decoded again, so that nothing but the decoder counts: by default on held-out tiles of
-the synthetic world, with `--input` on the first tiles of a scene (netCDF or Zarr) that holds the outputs. Errors are
-mean absolute differences in the modality's unit; `calls` is how often the network runs, for DDIM more often than
-asked where the steps do not divide 1000. Seconds are the least of the repetitions, which take turns.
+Each output is tokenized and decoded again, so that nothing but the decoder counts: by default on held-
+out tiles of the synthetic world, with `--input` on the first tiles of a scene (netCDF or Zarr) that
+holds the outputs. Errors are mean absolute differences in the modality's unit; `calls` is how often the
+network runs, for DDIM more often than asked where the steps do not divide 1000. Seconds are the least of
+the repetitions, which take turns.
 """
 
 from __future__ import annotations

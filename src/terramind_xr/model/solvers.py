@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import torch
 
 # diffusers puts 2**-24 in place of a last alpha_bar of zero, of which log(signal / noise) would be −inf. But
-# TerraMind's schedule has less than that one step before. With this the first step is DDIM's to the last bits,
-# while the square of its inverse is still a float32.
+# TerraMind's schedule has less than that one step before. With this the first step is DDIM's to the last
+# bits, while the square of its inverse is still a float32.
 _NO_SIGNAL = 2.0**-100
 
 
