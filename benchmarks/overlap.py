@@ -187,8 +187,8 @@ def main() -> None:
                 print(f"| {' | '.join(map(str, (world, *row)))} |", flush=True)
     print(
         f"\n{arguments.size}² pixels, model {MODEL}, {arguments.diffusion_steps} steps of "
-        f"{arguments.solver}, {os.cpu_count()} CPUs ({platform.machine()}), {torch.get_num_threads()} torch threads, "
-        f"torch {torch.__version__}, terramind_xr {terramind_xr.__version__}"
+        f"{arguments.solver}, {os.cpu_count()} CPUs ({platform.machine()}), {torch.get_num_threads()} "
+        f"torch threads, torch {torch.__version__}, terramind_xr {terramind_xr.__version__}"
     )
 
 
