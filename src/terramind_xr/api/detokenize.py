@@ -19,7 +19,7 @@ from terramind_xr.engine import Tiling
 from terramind_xr.kernels import DetokenizeKernel
 from terramind_xr.label import provenance
 from terramind_xr.model.recipe import codebook
-from terramind_xr.model.sampling import Sampling
+from terramind_xr.model.sampling import Sampling, Solver
 from terramind_xr.options import Precision, get_options
 from terramind_xr.token_raster import TokenRaster
 
@@ -32,6 +32,7 @@ def detokenize(
     model: ModelName = None,
     seed: int = 0,
     diffusion_steps: int = 10,
+    solver: Solver = "ddim",
     overlap: int = 32,
     batch_size: int = 8,
     device: str | None = None,
@@ -57,7 +58,9 @@ def detokenize(
     seed
         Of the noise that a diffusion decoder starts from; it belongs to places of the scene.
     diffusion_steps
-        DDIM steps of a diffusion decoder (all but LULC).
+        Steps of a diffusion decoder (all but LULC).
+    solver
+        How these steps go, as for `generate`: ``"ddim"``, ``"dpm++"`` or ``"unipc"``.
     overlap
         Pixels that neighbouring tiles share: a multiple of 16 up to 112.
     batch_size
@@ -104,14 +107,14 @@ def detokenize(
         recipe=tokenizer_recipe(chosen, raster.name),
         name=raster.name,
         codebook=codebook(chosen, raster.name),
-        sampling=Sampling(seed=seed, diffusion_steps=diffusion_steps, clamp=clamp),
+        sampling=Sampling(seed=seed, diffusion_steps=diffusion_steps, solver=solver, clamp=clamp),
         execution=execution(device, precision),
         probabilities=probabilities,
         offset=raster.offset,
     )
     raster.check_tokenizer(kernel.recipe)
     tiling = Tiling.of(raster.grid.shape, overlap=overlap, block=get_options().block)
-    decoding = {key: kernel.sampling.told()[key] for key in ("seed", "diffusion_steps", "clamp")}
+    decoding = {key: kernel.sampling.told()[key] for key in ("seed", "diffusion_steps", "solver", "clamp")}
     made = provenance(kernel.recipe, kernel.execution, **decoding)
     (pixels,) = mapped(raster, kernel, tiling, batch_size=batch_size, made=made)
     return pixels

@@ -28,7 +28,7 @@ from terramind_xr.kernels import GenerateKernel, TokenInput
 from terramind_xr.label import provenance
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.recipe import codebook, describe, find, readable_tokens, writable
-from terramind_xr.model.sampling import Decoding, Sampling
+from terramind_xr.model.sampling import Decoding, Sampling, Solver
 from terramind_xr.options import Precision, get_options
 from terramind_xr.scene import Scene
 from terramind_xr.token_inputs import Inputs, named_inputs, part_inputs
@@ -47,6 +47,7 @@ def generate(
     shifts: int = 1,
     decoding_steps: int = 1,
     diffusion_steps: int = 10,
+    solver: Solver = "ddim",
     temperature: float | None = None,
     top_p: float = 0.8,
     top_k: int = 0,
@@ -99,7 +100,10 @@ def generate(
     decoding_steps
         Steps in which the tokens of an output are decoded; 1 for now.
     diffusion_steps
-        DDIM steps of the outputs with a diffusion decoder (all but LULC).
+        Steps of the outputs with a diffusion decoder (all but LULC).
+    solver
+        How these steps go: ``"ddim"``, as upstream; or ``"dpm++"`` or ``"unipc"``, which draw on the steps
+        before. With one step all three are the same.
     temperature
         0 or None takes the most probable tokens, the more accurate choice for maps; above, tokens are drawn.
     top_p
@@ -154,6 +158,7 @@ def generate(
         top_p=top_p,
         top_k=top_k,
         diffusion_steps=diffusion_steps,
+        solver=solver,
         clamp=clamp,
         decoding=decoding,
     )

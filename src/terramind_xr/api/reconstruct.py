@@ -10,6 +10,7 @@ from terramind_xr.api.detokenize import detokenize
 from terramind_xr.api.options import ModelName
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.data import Mask, Offset
+from terramind_xr.model.sampling import Solver
 from terramind_xr.options import Precision
 
 
@@ -22,6 +23,7 @@ def reconstruct(
     offset: str | Offset = "auto",
     mask: Mask = None,
     diffusion_steps: int = 10,
+    solver: Solver = "ddim",
     overlap: int = 32,
     batch_size: int = 8,
     device: str | None = None,
@@ -48,7 +50,9 @@ def reconstruct(
     mask
         True where pixels are not to be used.
     diffusion_steps
-        DDIM steps of a diffusion decoder.
+        Steps of a diffusion decoder.
+    solver
+        How these steps go: ``"ddim"``, ``"dpm++"`` or ``"unipc"``.
     overlap
         Pixels that neighbouring tiles share.
     batch_size
@@ -85,6 +89,7 @@ def reconstruct(
         device=device,
     )  # fmt: skip
     return detokenize(
-        tokens, model=model, seed=seed, diffusion_steps=diffusion_steps, overlap=overlap,
-        batch_size=batch_size, device=device, precision=precision, probabilities=probabilities, clamp=clamp,
+        tokens, model=model, seed=seed, diffusion_steps=diffusion_steps, solver=solver,
+        overlap=overlap, batch_size=batch_size, device=device, precision=precision,
+        probabilities=probabilities, clamp=clamp,
     )  # fmt: skip

@@ -99,7 +99,7 @@ class DetokenizeKernel:
     codebook
         Levels of the quantizer.
     sampling
-        Seed, steps and clamp of a diffusion decoder.
+        Seed, steps, solver and clamp of a diffusion decoder.
     execution
         Where the model runs.
     probabilities

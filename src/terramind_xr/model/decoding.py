@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.facts import PATCH, modalities
-from terramind_xr.model import compiled, weights
+from terramind_xr.model import compiled, solvers, weights
 from terramind_xr.model.execution import Execution, session
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
@@ -41,7 +41,7 @@ def decode_tokens(
     places
         First row and column of each tile from the scene's origin: (tile, 2).
     sampling
-        Seed, steps and clamp of a diffusion decoder.
+        Seed, steps, solver and clamp of a diffusion decoder.
     execution
         Where to run.
 
@@ -151,20 +151,13 @@ def denoise(
     sampling: Sampling,
     network: Callable[..., torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Upstream's DDIM from the noise `image` (tile, band, y, x) to standardised pixels.
+    """From the noise `image` (tile, band, y, x) to standardised pixels, in the steps of `Sampling.solver`.
 
     The network that estimates them is by default the tokenizer's own decoder.
-
-    Steps are spaced "trailing" as upstream does; a number that does not divide 1000 takes one step more.
     """
     network = network or tokenizer.decoder
-    # A scheduler of our own: setting the steps changes it, and the tokenizer is shared.
-    scheduler = type(tokenizer.noise_scheduler).from_config(
-        tokenizer.noise_scheduler.config,
-        **({} if sampling.clamp else {"thresholding": False, "clip_sample": False}),
-    )
-    scheduler.set_timesteps(sampling.diffusion_steps, mode="trailing")
+    # A scheduler of our own: it changes with every step, and the tokenizer is shared.
+    scheduler = solvers.scheduler(tokenizer.noise_scheduler, sampling)
     for step in scheduler.timesteps:
-        estimate = network(image, step, codes)
-        image = scheduler.step(estimate.float(), step, image).prev_sample
+        image = solvers.advance(scheduler, network(image, step, codes), step, image)
     return image

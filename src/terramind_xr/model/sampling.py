@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Decoding = Literal["argmax", "expected"]
 """What is decoded: the likeliest or drawn tokens, or the code that the logits let expect."""
 
+Solver = Literal["ddim", "dpm++", "unipc"]
+"""How the steps of a diffusion decoder go: one by one, or with what the steps before have shown."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -36,7 +39,9 @@ class Sampling:
         Draw only from the most probable tokens: the smallest set that holds `top_p` of the
         probability, the `top_k` first. 0 switches off.
     diffusion_steps
-        DDIM steps of the diffusion decoders.
+        Steps of the diffusion decoders.
+    solver
+        How they go: upstream's ``"ddim"``, or one of the second order.
     clamp
         ``"upstream"`` keeps each step's estimate within one standard deviation, as terratorch does; None
         does not.
@@ -50,6 +55,7 @@ class Sampling:
     top_p: float = 0.8
     top_k: int = 0
     diffusion_steps: int = 10
+    solver: Solver = "ddim"
     clamp: Literal["upstream"] | None = "upstream"
     decoding: Decoding = "argmax"
 
@@ -62,6 +68,10 @@ class Sampling:
             "diffusion_steps": (
                 is_whole(self.diffusion_steps) and 1 <= self.diffusion_steps <= 1000,
                 "a whole number from 1 to 1000",
+            ),
+            "solver": (
+                isinstance(self.solver, str) and self.solver in get_args(Solver),
+                "'ddim', 'dpm++' or 'unipc'",
             ),
             "clamp": (self.clamp in ("upstream", None), "'upstream' or None"),
             "decoding": (
@@ -84,6 +94,7 @@ class Sampling:
             "decoding": self.decoding,
             **self.told_tokens(),
             "diffusion_steps": self.diffusion_steps,
+            "solver": self.solver,
             "clamp": self.clamp or "none",
         }
 
