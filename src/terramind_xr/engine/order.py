@@ -167,7 +167,7 @@ def _consumed_by_place(tasks: Mapping[Any, Any], work: Work, places: list[Any]) 
     """
     dependents = reverse_dict({key: task.dependencies for key, task in tasks.items()})
     consumed: dict[Any, list[Any]] = {place: [] for place in places}
-    for key in tasks:
+    for key in tasks if places else ():  # the last rows of a scene may run none
         if name_of(key) in work.chunks:
             # (name, *place, *pixel, row, column)
             place = (*key[1 : len(places[0]) - 1], *key[-2:])
