@@ -23,6 +23,7 @@ from kernels import TrivialKernel
 from terramind_xr.engine import Field, Output, Source, Tiling, map_tiles, regions
 from terramind_xr.engine.run import compute_in_window
 from terramind_xr.engine.store import to_zarr
+from terramind_xr.errors import TerramindWarning
 
 RAN: collections.Counter = collections.Counter()
 READ: collections.Counter = collections.Counter()
@@ -201,7 +202,8 @@ def test_dates_that_read_nothing_in_common_come_one_after_the_other():
             found = regions.in_regions([ds["map"].data])
             return [sorted({key[1] for key in region.keys}) for region in found]
 
-    assert {len(each) for each in dates(1)} == {1}
+    apart = [date for each in dates(1) for date in each]
+    assert apart == sorted(apart)
     assert all(each == [0, 1, 2] for each in dates(3))
 
 
@@ -236,10 +238,11 @@ def test_a_broken_run_is_gone_on_with_in_other_regions():
             FAILING = None
             RAN.clear()
             patch.setattr(regions, "CHUNKS", then)
-            to_zarr(ds, MemoryStore(files), progress=False)
+            with pytest.warns(TerramindWarning, match="Metadata alone"):
+                to_zarr(ds, MemoryStore(files), progress=False)
         assert {key: value.to_bytes() for key, value in files.items()} == expected
         assert {*RAN.values()} == {1}
-        assert min(y for y, _, _ in RAN) > 300
+        assert (0, 0) not in {(y, x) for y, x, _ in RAN}  # what is finished is not run again
     RAN.clear(), READ.clear()
 
 
@@ -262,7 +265,7 @@ def peak(ds, most):
 
 
 def test_regions_hold_no_more_than_one_graph_does():
-    ds = dataset(da.ones((4, 6000, 1500), chunks=(4, 300, 310), dtype="float32") + 1, kernel=Counting())
+    ds = dataset(da.ones((1, 6000, 1500), chunks=(1, 300, 310), dtype="float32") + 1)
     one = peak(ds, 10**9)
     assert peak(ds, 32) < 1.5 * one
     RAN.clear()
