@@ -21,6 +21,7 @@ from kernels import TrivialKernel, oracle
 from terramind_xr.engine.cost import estimate
 from terramind_xr.engine.graph import Source, map_tiles
 from terramind_xr.engine.order import in_order, in_sequence, in_window, works_of
+from terramind_xr.engine.regions import in_regions
 from terramind_xr.engine.tiling import Tiling
 
 OVERLAPS = st.sampled_from(range(0, 113, 16))
@@ -170,6 +171,12 @@ def stored(array):
     return array.map_blocks(forget, meta=array._meta)
 
 
+def windowed(array, ahead=4):
+    """Graph in a window, and its keys, of a scene small enough for one region."""
+    (region,) = in_regions([stored(array)])
+    return in_window(region.tasks, region.keys, ahead=ahead, run="test")
+
+
 def peak_memory(rows, columns, *, in_a_window, crop=0):
     """Bytes of data that tasks hold at the worst moment of a run over the scene."""
     array = da.ones((4, rows, columns), chunks=(4, 200, 310), dtype="float32") + 1
@@ -184,7 +191,7 @@ def peak_memory(rows, columns, *, in_a_window, crop=0):
 
     with Callback(posttask=look):
         if in_a_window:
-            dask.get(*in_window([stored(result)], ahead=4))
+            dask.get(*windowed(result))
         else:
             stored(result).compute(scheduler="sync")
     return peak
@@ -258,7 +265,7 @@ def chunks_alive(rows, *, dates, span, fixed, threads):
     if fixed:  # no dates: read for all of them
         sources.append(Source(alive.source((1, *shape), (1, 200, 400))))
     result = map_tiles(sources, TrivialKernel(), Tiling.of(shape, block=1), extra=(dates,))[0]
-    graph, keys = in_window([stored(result)], ahead=4)
+    graph, keys = windowed(result)
     if threads:
         with ThreadPoolExecutor(threads) as pool:
             dask.local.get_async(pool.submit, threads, graph, keys)

@@ -61,11 +61,11 @@ def test_chunks_are_equal_but_for_a_smaller_last_one(axis):
 
 
 @given(axes)
-def test_what_a_block_reads_lies_on_the_cuts(axis):
+def test_a_block_reaches_the_chunks_that_it_touches(axis):
     for block in range(axis.blocks):
-        extent = axis.extent(block)
-        if extent:
-            assert {min(extent.start, axis.size), min(extent.stop, axis.size)} <= set(axis.cuts)
+        assert axis.reached(block) == tuple(
+            chunk for chunk in range(axis.blocks) if block in axis.touching(chunk)
+        )
 
 
 def test_a_scene_of_a_hundred_thousand_pixels_has_the_tiles_it_should():

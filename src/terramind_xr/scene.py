@@ -231,11 +231,11 @@ class Scene:
         return Source(array, tuple(list(self.extra).index(dim) for dim in own), name=name)
 
     def _by_date(self, name: str, offset: xr.DataArray, tiling: Tiling) -> Source:
-        """One number a date, spread over the scene in pieces that cost nothing."""
+        """One number a date, spread over the scene in chunks that cost nothing."""
         own = [dim for dim in self.extra if dim in offset.dims]
         values = offset.transpose(*own).values.astype(np.float32)[..., None, None, None]
-        pieces = tuple(tuple(np.diff(axis.cuts).tolist()) for axis in (tiling.y, tiling.x))
-        chunks = (*((1,) * size for size in values.shape[:-3]), (1,), *pieces)
+        # Of a row of blocks, which a plan counts.
+        chunks = (*((1,) * size for size in values.shape[:-3]), (1,), tiling.y.chunks, self.grid.shape[1:])
         array = da.broadcast_to(
             da.from_array(values, chunks=1), (*values.shape[:-2], *self.grid.shape), chunks=chunks
         )

@@ -25,6 +25,19 @@ class Work:
     token: str  # of the call
 
     @property
+    def key(self) -> str:
+        """Of itself in the graph."""
+        return f"terramind-work-{self.token}"
+
+    @property
+    def cut(self) -> str:
+        """Name of the tasks that cut what a block reads from a chunk of a source.
+
+        (name, source, *place, row, column, and chunk along band, y and x)
+        """
+        return f"terramind-cut-{self.token}"
+
+    @property
     def block(self) -> str:
         """Name of the tasks that run a block: (name, *place, row, column)."""
         return f"terramind-block-{self.token}"
@@ -38,6 +51,11 @@ class Work:
     def chunks(self) -> tuple[str, ...]:
         """Names of the outputs' arrays: (name, *place, *pixel, row, column)."""
         return tuple(f"terramind-{output.name}-{self.token}" for output in self.kernel.outputs)
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the tasks that serve all outputs."""
+        return self.key, self.cut, self.block, self.margin
 
     def field_of(self, output: int) -> Field:
         """Field that an output is finished from."""
@@ -85,6 +103,9 @@ class _Whole:
 Parts = dict[int, list[Part]]
 """Parts by the cell of their fields."""
 
+Pieces = list[list[list[Array]]]
+"""What a block reads of a source, cut from its chunks: along band, y and x."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -107,12 +128,18 @@ def _extent(axis: AxisTiling, block: int) -> Interval:
     return extent
 
 
-def run_block(work: Work, row: int, col: int, pieces: list[list[list[Array]]]) -> Block:
+def cut(chunk: Array, window: tuple[slice, ...]) -> Array:
+    """What a block takes of a chunk of a source, without holding the rest of it."""
+    part = np.asarray(chunk)[window]
+    # What is one number throughout holds no more than that, and a copy would.
+    return part if part.strides[-2:] == (0, 0) or part.size == chunk.size else part.copy()
+
+
+def run_block(work: Work, row: int, col: int, pieces: list[Pieces]) -> Block:
     """Run one block: finish its inner pixels, and hand on the sums of those it shares."""
     whole, single = _run_tiles(work, row, col, pieces)
-    reached = itertools.product(
-        _reached(work.tilings[1].y, row), _reached(work.tilings[1].x, col)
-    )  # the same in every cell
+    # The same in every cell.
+    reached = itertools.product(work.tilings[1].y.reached(row), work.tilings[1].x.reached(col))
     shared = {
         (i, j): {cell: _shared(work, cell, each, (row, col), (i, j)) for cell, each in whole.items()}
         for i, j in reached
@@ -138,11 +165,6 @@ def _shared(
     return [whole.part(work, y & whole.y, x & whole.x) for y, x in windows]
 
 
-def _reached(axis: AxisTiling, block: int) -> list[int]:
-    """Chunks that the tiles of a block reach, its own among them."""
-    return [other for other in range(block, axis.blocks) if block in axis.touching(other)]
-
-
 def _strips(tiling: Tiling, row: int, col: int) -> list[tuple[Interval, Interval]]:
     """Windows of a chunk that other blocks reach: above its inner pixels, and to their left."""
     y, x = tiling.y.output(row), tiling.x.output(col)
@@ -157,7 +179,7 @@ def margin(block: Block, row: int, col: int) -> Parts:
 
 
 def _run_tiles(
-    work: Work, row: int, col: int, pieces: list[list[list[Array]]]
+    work: Work, row: int, col: int, pieces: list[Pieces]
 ) -> tuple[dict[int, _Whole], dict[int, _Single]]:
     """Predict all tiles of a block that hold a valid pixel: a whole for each cell.
 
@@ -278,9 +300,9 @@ def _valid_in(
     return np.asarray(np.logical_or.reduce(masks))
 
 
-def _region(pieces: list[list[Array]], height: int, width: int) -> Array:
+def _region(pieces: Pieces, height: int, width: int) -> Array:
     """Pieces put together, (band, y, x), and reflected to whole patches at the scene's end."""
-    region = np.block([[piece[(0,) * (piece.ndim - 3)] for piece in row] for row in pieces])
+    region = np.block([[[each[(0,) * (each.ndim - 3)] for each in row] for row in rows] for rows in pieces])
     missing = (height - region.shape[-2], width - region.shape[-1])
     if any(missing):
         region = np.pad(region, ((0, 0), (0, missing[0]), (0, missing[1])), mode="reflect")

@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import itertools
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import dask.array as da
 from dask._task_spec import DataNode, List, Task, TaskRef, convert_legacy_graph
-from dask.blockwise import fuse_roots, optimize_blockwise
-from dask.core import flatten, reverse_dict
-from dask.highlevelgraph import HighLevelGraph
+from dask.core import reverse_dict
 
 from terramind_xr.engine.blocks import Work
 
 Graph = dict[Any, Any]
 
 
-def in_window(arrays: Sequence[da.Array], ahead: int, done: Collection[Any] = ()) -> tuple[Graph, list[Any]]:
-    """Graph that computes arrays in a window (see `in_sequence`), and the keys of their chunks.
+def in_window(
+    tasks: Graph, keys: Sequence[Any], *, ahead: int, run: str, given: Collection[Any] = ()
+) -> tuple[Graph, list[Any]]:
+    """Graph that runs tasks in a window (see `in_sequence`), and the keys in it.
 
-    Chunks whose keys are among those `done` are left out, and all that only they need.
+    All tasks get names of their own, because on a cluster the same names may stand for the unchanged tasks of
+    the same result, e.g. after a `persist`.
 
-    Optimised as dask does for arrays, except that linear chains are not fused: its own order of fused
-    tasks leaves more blocks waiting. All tasks get names of their own, because on a cluster the same
-    names may stand for the unchanged tasks of the same result, e.g. after a `persist`.
+    Parameters
+    ----------
+    tasks
+        As for `in_sequence`.
+    keys
+        Of what is wanted.
+    ahead
+        As for `in_sequence`.
+    run
+        Makes the names: those of a run are the same in each of its graphs.
+    given
+        Keys of what a cluster holds already from an earlier graph of the run.
     """
-    keys = [key for key in flatten([array.__dask_keys__() for array in arrays]) if key not in done]
-    graph = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
-    graph = fuse_roots(optimize_blockwise(graph, keys=keys), keys=keys).cull(set(keys))
-    tasks = in_sequence(graph, ahead)
-    run = uuid.uuid4().hex
-    names = {key: _named_for(key, run) for key in tasks}
-    return {names[key]: task.substitute(names, names[key]) for key, task in tasks.items()}, [
-        names[key] for key in keys
-    ]
+    tasks = in_sequence(tasks, ahead)
+    names = {key: _named_for(key, run) for key in (*tasks, *given)}
+    graph = {names[key]: task.substitute(names, names[key]) for key, task in tasks.items()}
+    return graph, [names[key] for key in keys]
 
 
 def _named_for(key: Any, run: str) -> Any:
@@ -106,13 +109,7 @@ def in_order(tasks: Mapping[Any, Any], block: str, own: frozenset[str]) -> list[
     block: else each chunk would stay from the first scene to the last, and so the whole input.
     """
     places = sorted(key[1:] for key in tasks if key[0] == block)
-    first = {place[:-2]: place[:-2] for place in places}  # of the scenes that read the same
-
-    def find(scene: Any) -> Any:
-        while first[scene] != scene:
-            scene = first[scene]
-        return scene
-
+    together = Together(place[:-2] for place in places)
     reader: dict[Any, Any] = {}  # scene of the block that was first to need a task
     for place in places:
         stack = _inputs(tasks, (block, *place), own)
@@ -120,17 +117,46 @@ def in_order(tasks: Mapping[Any, Any], block: str, own: frozenset[str]) -> list[
             key = stack.pop()
             if key not in reader:
                 stack += _inputs(tasks, key, own)
-            one, other = sorted((find(reader.setdefault(key, place[:-2])), find(place[:-2])))
-            first[other] = one
-    return sorted(places, key=lambda place: (find(place[:-2]), place[-2:], place))
+            together.join(reader.setdefault(key, place[:-2]), place[:-2])
+    return sorted(places, key=lambda place: (together.number(place[:-2]), place[-2:], place))
+
+
+class Together:
+    """Scenes that read the same, and so are to run side by side.
+
+    Parameters
+    ----------
+    scenes
+        All of them; those that come first are to run first.
+    """
+
+    def __init__(self, scenes: Iterable[Any]) -> None:
+        self._number = {scene: number for number, scene in enumerate(dict.fromkeys(scenes))}
+        self._first = {scene: scene for scene in self._number}
+
+    def first(self, scene: Any) -> Any:
+        """First of the scenes that read the same as this one."""
+        while self._first[scene] != scene:
+            scene = self._first[scene]
+        return scene
+
+    def number(self, scene: Any) -> int:
+        """Turn of the scenes that read the same as this one."""
+        return self._number[self.first(scene)]
+
+    def join(self, one: Any, other: Any) -> None:
+        """Say that two read the same."""
+        one, other = sorted((self.first(one), self.first(other)), key=self._number.__getitem__)
+        self._first[other] = one
 
 
 def _inputs(tasks: Mapping[Any, Any], key: Any, own: frozenset[str]) -> list[Any]:
     """What a task needs, our own tasks left out."""
-    return [each for each in _needs(tasks, key) if _name(each) not in own]
+    return [each for each in needs(tasks, key) if name_of(each) not in own]
 
 
-def _name(key: Any) -> Any:
+def name_of(key: Any) -> Any:
+    """Name of the tasks that one belongs to."""
     return key[0] if isinstance(key, tuple) else key
 
 
@@ -141,26 +167,26 @@ def _consumed_by_place(tasks: Mapping[Any, Any], work: Work, places: list[Any]) 
     """
     dependents = reverse_dict({key: task.dependencies for key, task in tasks.items()})
     consumed: dict[Any, list[Any]] = {place: [] for place in places}
-    for key in tasks:
-        if _name(key) in work.chunks:
+    for key in tasks if places else ():  # the last rows of a scene may run none
+        if name_of(key) in work.chunks:
             # (name, *place, *pixel, row, column)
             place = (*key[1 : len(places[0]) - 1], *key[-2:])
             if place in consumed:
                 consumed[place] += map(TaskRef, _ends(tasks, dependents, key))
     margins: dict[Any, list[Any]] = {}
     for key in tasks:
-        if _name(key) == work.margin:
+        if name_of(key) == work.margin:
             margins.setdefault(key[1:-2], []).append(TaskRef(key))
     return {place: found or margins.get(place, []) for place, found in consumed.items()}
 
 
 def _ends(tasks: Mapping[Any, Any], dependents: Mapping[Any, Any], key: Any) -> list[Any]:
     """Last tasks that need this one and no other: waiting for them cannot wait for another block."""
-    only = [each for each in dependents[key] if _needs(tasks, each) == [key]]
+    only = [each for each in dependents[key] if needs(tasks, each) == [key]]
     return [end for each in only for end in _ends(tasks, dependents, each)] or [key]
 
 
-def _needs(tasks: Mapping[Any, Any], key: Any) -> list[Any]:
+def needs(tasks: Mapping[Any, Any], key: Any) -> list[Any]:
     """Tasks that this one waits for: not data in the graph, nor what a cluster holds already."""
     return [
         each for each in tasks[key].dependencies if each in tasks and not isinstance(tasks[each], DataNode)
@@ -174,8 +200,7 @@ def _leaves(tasks: Mapping[Any, Any], blocks: list[Any], own: frozenset[str]) ->
         found, stack = [], [block]
         while stack:
             key = stack.pop()
-            needs = _needs(tasks, key)
-            if not needs and isinstance(tasks[key], Task):
+            if not needs(tasks, key) and isinstance(tasks[key], Task):
                 found.append(key)
             new = [each for each in _inputs(tasks, key, own) if each not in seen]
             seen.update(new)

@@ -2,36 +2,68 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection
 from typing import Any
 
 import dask
 import dask.array as da
+from dask._task_spec import DataNode, Task
 from dask.base import get_scheduler, named_schedulers
 from dask.callbacks import Callback
 from dask.diagnostics import ProgressBar
 from dask.system import CPU_COUNT
 
-from terramind_xr.engine.order import in_window
+from terramind_xr.engine.order import Graph, in_window
+from terramind_xr.engine.regions import in_regions
 
 
 def compute_in_window(writing: list[da.Array], progress: bool, done: Collection[Any] = ()) -> None:
     """Run a graph whose chunks are taken (written) by its last tasks, in a window over the scene.
 
-    Chunks whose keys are among those `done` are left out.
+    Where it would be large, it is run region by region. Chunks whose keys are among those `done` are left
+    out.
     """
     run = get_scheduler(collections=writing)
     owner = getattr(run, "__self__", None)
     client = owner if hasattr(owner, "nthreads") else None  # of a cluster
     threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
-    # Twice the threads: wide enough to keep every one at work.
-    graph, keys = in_window(writing, ahead=2 * threads, done=done)
-    if client is None:
-        # Handed over, not entered: a bar that is entered counts what other threads compute as well.
-        bar = {ProgressBar(dt=0.5)._callback} if progress else set()
-        run(graph, keys, callbacks=Callback.active | bar)
-    else:
-        run(graph, keys)
+    token = uuid.uuid4().hex
+    held: dict[Any, Any] = {}  # what one region hands to the next: results, or futures of a cluster
+    for region in in_regions(writing, done):
+        passed = {key: held[key] for key in region.handed if key in region.given}
+        handed = [key for key in region.handed if key not in region.given]
+        tasks = region.tasks
+        if client is None:
+            frees = is_in_this_process(writing[0])
+            tasks |= {
+                # Taken out by the task, so that it can be freed before the region ends.
+                key: Task(key, held.pop, key) if frees and key not in passed else DataNode(key, held[key])
+                for key in region.given
+            }
+        # Twice the threads: wide enough to keep every one at work.
+        graph, keys = in_window(
+            tasks, [*region.keys, *handed], ahead=2 * threads, run=token, given=region.given
+        )
+        if client is None:
+            # Handed over, not entered: a bar that is entered counts what other threads compute as well.
+            bar = {ProgressBar(dt=0.5)._callback} if progress else set()
+            results = run(graph, keys, callbacks=Callback.active | bar)
+        else:
+            results = _on_cluster(client, graph, keys, len(region.keys))
+        held = passed | dict(zip(handed, results[len(region.keys) :], strict=True))
+
+
+def _on_cluster(client: Any, graph: Graph, keys: list[Any], wanted: int) -> list[Any]:
+    """Compute keys, so many of which are waited for; all stay on the cluster as long as these are held."""
+    futures: list[Any] = client.get(graph, keys, sync=False)
+    try:
+        client.gather(futures[:wanted])
+    except BaseException:
+        for future in futures:
+            future.release()
+        raise
+    return futures
 
 
 def is_in_this_process(array: da.Array) -> bool:

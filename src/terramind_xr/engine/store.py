@@ -16,6 +16,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
+from dask.layers import ArraySliceDep
 from xarray.conventions import encode_cf_variable
 from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
@@ -214,11 +215,13 @@ def _write_skeleton(ds: xr.Dataset, lazy: list[Hashable], target: StorePath) -> 
     """Write all but the lazy values and the root, which is returned, with all metadata consolidated."""
     files: dict[str, Buffer] = {}
     variables = {name: ds.variables[name] for name in lazy}
-    # Without values: that dask graph is not the one to be run.
+    # Without values and in one chunk: that dask graph is not the one to be run.
     empty = {
-        name: variable.copy(data=da.zeros(variable.shape, dtype=variable.dtype, chunks=variable.chunks))
+        name: variable.copy(data=da.zeros(variable.shape, dtype=variable.dtype, chunks=-1))
         for name, variable in variables.items()
     }
+    for name, variable in variables.items():
+        empty[name].encoding["chunks"] = tuple(chunk_sizes(variable))
     ds.assign(empty).to_zarr(MemoryStore(files), mode="w", zarr_format=3, consolidated=False, compute=False)
     root = json.loads(files.pop("zarr.json").to_bytes())
     # In the order of the data: zarr creates several arrays at a time.
@@ -249,12 +252,19 @@ def _write_chunks(
 def _writing(source: da.Array, variable: str, array: zarr.Array[Any], ledger: Ledger | None) -> da.Array:
     # `name`: two runs must not be taken for one.
     name, meta = f"terramind-store-{uuid.uuid4().hex}", np.empty((0,) * source.ndim, source.dtype)
-    return source.map_blocks(_write, variable, array, ledger, name=name, meta=meta)
+    axes = tuple(range(source.ndim))
+    # Not by `map_blocks`, which lists all chunks to tell where each lies.
+    where = ArraySliceDep(source.chunks)
+    rest = (variable, None, array, None, ledger, None)
+    return da.blockwise(
+        _write, axes, source, axes, where, axes, *rest, name=name, meta=meta, align_arrays=False
+    )
 
 
 def _write(
-    chunk: Any, variable: str, array: zarr.Array[Any], ledger: Ledger | None, block_info: Any = None
+    chunk: Any, where: tuple[slice, ...], variable: str, array: zarr.Array[Any], ledger: Ledger | None
 ) -> None:
-    array[tuple(slice(*borders) for borders in block_info[0]["array-location"])] = chunk
+    array[where] = chunk
     if ledger is not None:
-        ledger.mark(variable, tuple(block_info[0]["chunk-location"]), np.asarray(chunk, array.dtype))
+        place = tuple(axis.start // size for axis, size in zip(where, array.chunks, strict=True))
+        ledger.mark(variable, place, np.asarray(chunk, array.dtype))

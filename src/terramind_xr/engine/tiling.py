@@ -205,22 +205,24 @@ class AxisTiling:
         """Blocks whose tiles reach into the output chunk of `block`, ascending."""
         return self._touching[block]
 
+    @functools.cached_property
+    def _reached(self) -> tuple[tuple[int, ...], ...]:
+        found: list[list[int]] = [[] for _ in range(self.blocks)]
+        for chunk, blocks in enumerate(self._touching):
+            for block in blocks:
+                found[block].append(chunk)
+        return tuple(map(tuple, found))
+
+    def reached(self, block: int) -> tuple[int, ...]:
+        """Output chunks that the tiles of a block reach, its own among them, ascending."""
+        return self._reached[block]
+
     def inner(self, block: int) -> Interval:
         """Pixels of the output chunk of a block that no other block's tiles reach."""
         output = self.output(block)
         reached = [self.extent(other) for other in self.touching(block) if other != block]
         start = max((extent.stop for extent in reached if extent is not None), default=output.start)
         return Interval(min(start, output.stop), output.stop)
-
-    @functools.cached_property
-    def cuts(self) -> tuple[int, ...]:
-        """Borders at which the source is cut, so that each block reads whole pieces: 0 … size."""
-        borders = {0, self.size}
-        for block in range(self.blocks):
-            extent = self.extent(block)
-            if extent is not None:
-                borders |= {min(extent.start, self.size), min(extent.stop, self.size)}
-        return tuple(sorted(borders))
 
     def pieces(self, window: Interval) -> list[Interval]:
         """Pieces of a window, at whose borders tiles of the first pass begin or end."""
