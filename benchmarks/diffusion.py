@@ -57,9 +57,10 @@ def scenes(arguments: argparse.Namespace) -> Iterator[tuple[str, xr.DataArray]]:
 
 def decode(tokens: xr.DataArray, arguments: argparse.Namespace, **options: Any) -> xr.DataArray:
     clamp = None if arguments.no_clamp else "upstream"
-    return tokens.terramind.detokenize(
+    made: xr.DataArray = tokens.terramind.detokenize(
         model=arguments.model, overlap=0, batch_size=1, clamp=clamp, device="cpu", **options
     )
+    return made
 
 
 def measure(name: str, truth: xr.DataArray, arguments: argparse.Namespace) -> list[Row]:
