@@ -17,9 +17,10 @@ TASKS = {
     "SemanticSegmentationTask": "segmentation",
     "PixelwiseRegressionTask": "regression",
     "ClassificationTask": "classification",
+    "MultiLabelClassificationTask": "multilabel_classification",
     "ScalarRegressionTask": "scalar_regression",
 }
-"""What can be run: terratorch's classes, and what they call themselves."""
+"""What can be run: terratorch's classes, and what we call them; several labels are a classification to it."""
 BY_TABLE = "terramind_xr.modalities"
 """What `terramind_xr.finetune.XarrayDataModule` says in checkpoints of what standardised its samples."""
 
@@ -248,7 +249,7 @@ def _saved_task(settings: Mapping[str, Any]) -> str:
     task, loss = str(settings.get("task")), settings.get("loss")
     losses = list(loss) if isinstance(loss, Mapping | list) else [loss]
     is_of_labels = task == "classification" and any(each in ("bce", "balanced_bce") for each in losses)
-    return "classification with several labels (MultiLabelClassificationTask)" if is_of_labels else task
+    return "multilabel_classification" if is_of_labels else task
 
 
 def _without_origin(arguments: Mapping[str, Any]) -> dict[str, Any]:
