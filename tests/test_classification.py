@@ -234,7 +234,9 @@ def test_models_that_think_tell_the_same_of_a_tile_as_their_task(tmp_path, kind,
     path = finetuned.save(task, tmp_path / "tim.ckpt")
     scene = terramind_xr.synthetic.scene((430, 224), seed=5, modalities=("S2L2A",)).compute()
     facts = modalities["S2L2A"]
-    finish = {"classification": lambda x: x.softmax(0), "several labels": torch.sigmoid}.get(kind, lambda x: x)
+    finish = {"classification": lambda x: x.softmax(0), "several labels": torch.sigmoid}.get(
+        kind, lambda x: x
+    )
     found = scene.terramind.segment(path, probabilities=kind != "scalar regression")
     for row, y in enumerate((0, 192)):
         pixels = scene.S2L2A.isel(y=slice(y, y + 224)).values.astype("float32")

@@ -168,9 +168,13 @@ def test_terratorch_fits_and_tests(folder, path):
     assert backbone.startswith(("terramind_v1_tiny", "terramind_xr_demo"))
 
 
-@pytest.mark.parametrize("path", [each for each in CONFIGS if "burnscars" in each.stem], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [each for each in CONFIGS if "burnscars" in each.stem], ids=lambda path: path.stem
+)
 @pytest.mark.parametrize("factor", [1, 10_000], ids=["reflectance", "digital numbers"])
-def test_segment_says_what_terratorch_says_of_six_bands(folder, path, factor, tmp_path, monkeypatch, one_thread):
+def test_segment_says_what_terratorch_says_of_six_bands(
+    folder, path, factor, tmp_path, monkeypatch, one_thread
+):
     """Means by list, of reflectance or of what constant_scale makes of it."""
     import torch
 
@@ -195,8 +199,8 @@ def test_segment_says_what_terratorch_says_of_six_bands(folder, path, factor, tm
         expected = task(batch["image"]).output.softmax(1)[0].numpy()
 
     ds = terramind_xr.open_rasters({"S2L2A": batch["filename"][0]}).compute() * factor
-    ds = ds.isel(band=[3, 0, 5, 1, 4, 2]).assign(S2L2A=ds.S2L2A.assign_attrs(units="1" if factor == 1 else "DN"))
-    found = ds.terramind.segment(checkpoint, path, probabilities=True, offset=0)
+    data = ds.S2L2A.isel(band=[3, 0, 5, 1, 4, 2]).assign_attrs(units="1" if factor == 1 else "DN")
+    found = data.terramind.segment(checkpoint, path, probabilities=True, offset=0)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.attrs["terramind_bands"] == "S2L2A: B02 B03 B04 B8A B11 B12"
     assert found.category.values.tolist() == ["Others", "Burned"]

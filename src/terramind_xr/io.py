@@ -123,8 +123,8 @@ def _named(data: xr.DataArray, modality: Modality, path: str | PathLike[str]) ->
     if (is_named or matched) and wrong:
         raise InputError(
             f"{modality.name}: {str(path)!r} names its bands {', '.join(said)}, which does not give one for "
-            f"{', '.join(wrong)}; expected {', '.join(wanted)}, or some of them. Correct the band descriptions "
-            "of the file."
+            f"{', '.join(wrong)}; expected {', '.join(wanted)}, or some of them. Correct the band "
+            "descriptions of the file."
         )
     names = list(wanted)
     if matched:

@@ -139,6 +139,7 @@ def _codes(model: Finetuned) -> tuple[str, int]:
 
 def _output(name: str, model: Finetuned) -> Output:
     map_of_classes = "classification" if model.is_by_tile else "segmentation"
+    attrs: dict[str, Any]
     if name == "classes":
         dtype, nodata = _codes(model)
         attrs = {
@@ -161,9 +162,7 @@ def _output(name: str, model: Finetuned) -> Output:
             "terramind_nodata": 255,
             "terramind_threshold": THRESHOLD,
         }
-        return Output(
-            map_of_classes, 0, (model.channels,), "uint8", ("category",), coords, attrs, nodata=255
-        )
+        return Output(map_of_classes, 0, (model.channels,), "uint8", ("category",), coords, attrs, nodata=255)
     if name == "probabilities":
         attrs = {"long_name": "probability of each class", "units": "1"}
         return Output(map_of_classes, 0, (model.channels,), "float32", ("category",), coords, attrs)

@@ -15,7 +15,7 @@ from terramind_xr.model.training import Training
 
 _PRETRAINED = re.compile(r"(terramind_v1_(tiny|small|base|large)|terramind_xr_demo)(_tim)?")
 _DIGITAL_NUMBERS, _REFLECTANCE = 100.0, 2.0
-"""Sentinel-2: the largest of digital numbers' means is above the one, those of reflectance are below the other."""
+"""Of Sentinel-2: the largest mean of digital numbers is above the one, all of reflectance below the other."""
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,8 @@ def _unit(key: str, modality: Modality, mean: tuple[float, ...], std: tuple[floa
     if modality.name.startswith("S1") and min(mean) > 0:
         raise OptionError(
             f"means of {key} in the configuration look like linear power ({listed}); the model gets "
-            f"{modality.units}. Give those of a training in dB; a model that was trained on other units cannot "
-            "be run."
+            f"{modality.units}. Give those of a training in dB; a model that was trained on other units "
+            "cannot be run."
         )
     if not modality.is_optical or (max(mean) >= _DIGITAL_NUMBERS and max(std) >= _REFLECTANCE):
         return 1.0
