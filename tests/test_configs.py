@@ -166,6 +166,12 @@ def test_terratorch_fits_and_tests(folder, path):
     kept = torch.load(best, map_location="cpu", weights_only=True)
     backbone = kept["hyper_parameters"]["model_args"]["backbone"]
     assert backbone.startswith(("terramind_v1_tiny", "terramind_xr_demo"))
+    if "burnscars" in path.stem:
+        import terramind_xr
+
+        scene = terramind_xr.synthetic.scene(224, modalities=("S2L2A",)).compute()
+        burnt = scene.terramind.segment(best, path)
+        assert burnt.attrs["flag_meanings"] == "Others Burned"
 
 
 @pytest.mark.parametrize(

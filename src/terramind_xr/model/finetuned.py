@@ -159,6 +159,11 @@ def find_finetuned(
 
 
 def _refuse_what_cannot_run(training: Training) -> None:
+    if not training.task:
+        raise OptionError(
+            f"{training.source} does not say what it was trained for, as `terratorch fit` leaves it. Give the "
+            "configuration that it was trained with: segment(checkpoint, config='config.yaml')."
+        )
     if training.task not in TASKS.values():
         raise OptionError(
             f"{training.source} was trained for {training.task}, which cannot be run; expected a task of "

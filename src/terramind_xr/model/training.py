@@ -179,7 +179,10 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
         return training
     pairs: dict[str, tuple[Any, Any]] = {}
     if told.factory:
-        pairs |= {"task": (saved.task, told.task), "model_factory": (saved.factory, told.factory)}
+        pairs |= {
+            "task": (saved.task or told.task, told.task),
+            "model_factory": (saved.factory, told.factory),
+        }
         for key in sorted({*saved.arguments, *told.arguments}):
             pairs[f"model_args.{key}"] = (saved.arguments.get(key), told.arguments.get(key))
     if saved.class_names and told.class_names:
@@ -199,6 +202,7 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
         )
     return replace(
         saved,
+        task=saved.task or told.task,
         class_names=saved.class_names or told.class_names,
         data={**told.data, **saved.data},
         colors=told.colors,
@@ -245,8 +249,8 @@ def _task(class_path: Any, source: str) -> str:
 
 
 def _saved_task(settings: Mapping[str, Any]) -> str:
-    """Task of a checkpoint; one for several labels calls itself a classification, but for its loss."""
-    task, loss = str(settings.get("task")), settings.get("loss")
+    """Task of a checkpoint, empty where the command line left it out; one of several labels is told by its loss."""
+    task, loss = str(settings.get("task") or ""), settings.get("loss")
     losses = list(loss) if isinstance(loss, Mapping | list) else [loss]
     is_of_labels = task == "classification" and any(each in ("bce", "balanced_bce") for each in losses)
     return "multilabel_classification" if is_of_labels else task
