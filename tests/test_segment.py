@@ -228,6 +228,18 @@ def test_an_exported_state_dict_needs_its_configuration(task, checkpoint, tile, 
         np.testing.assert_array_equal(found, tile.terramind.segment(checkpoint))
 
 
+def test_a_checkpoint_of_the_command_line_does_not_name_its_task(task, checkpoint, tile, tmp_path):
+    import torch
+
+    kept = torch.load(checkpoint, weights_only=True)
+    del kept["hyper_parameters"]["task"]
+    torch.save(kept, tmp_path / "best.ckpt")
+    found = tile.terramind.segment(tmp_path / "best.ckpt", finetuned.config_of(task))
+    np.testing.assert_array_equal(found, tile.terramind.segment(checkpoint))
+    with pytest.raises(OptionError, match="does not say what it was trained for.*config="):
+        tile.terramind.segment(tmp_path / "best.ckpt")
+
+
 def test_the_configuration_beside_a_checkpoint_is_found(task, tile, means, tmp_path):
     path = finetuned.save(task, tmp_path / "version_0" / "checkpoints" / "epoch=3.ckpt")
     written = yaml.safe_dump(finetuned.config_of(task, **means))

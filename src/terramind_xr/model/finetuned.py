@@ -161,8 +161,8 @@ def find_finetuned(
 def _refuse_what_cannot_run(training: Training) -> None:
     if not training.task:
         raise OptionError(
-            f"{training.source} does not say what it was trained for, as `terratorch fit` leaves it. Give the "
-            "configuration that it was trained with: segment(checkpoint, config='config.yaml')."
+            f"{training.source} does not say what it was trained for, as `terratorch fit` leaves it. Give "
+            "the configuration that it was trained with: segment(checkpoint, config='config.yaml')."
         )
     if training.task not in TASKS.values():
         raise OptionError(

@@ -249,7 +249,7 @@ def _task(class_path: Any, source: str) -> str:
 
 
 def _saved_task(settings: Mapping[str, Any]) -> str:
-    """Task of a checkpoint, empty where the command line left it out; one of several labels is told by its loss."""
+    """Task of a checkpoint, empty where it is left out; that of several labels is told by its loss."""
     task, loss = str(settings.get("task") or ""), settings.get("loss")
     losses = list(loss) if isinstance(loss, Mapping | list) else [loss]
     is_of_labels = task == "classification" and any(each in ("bce", "balanced_bce") for each in losses)
