@@ -33,6 +33,10 @@ CLASSES = ["bare land", "water", "cloud"]
 def task_of(kind: str, modalities: list[str], seed: int = 0, class_names=None, **arguments):
     """An untrained task on TerraMind's tiny backbone; batch norms and heads say something all the same."""
     import torch
+
+    from terramind_xr.model.quiet import import_terratorch
+
+    import_terratorch()  # by itself, it lowers torch's precision
     from terratorch import tasks
 
     name = {

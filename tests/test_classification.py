@@ -180,11 +180,72 @@ def test_a_model_of_several_dates_tells_a_class_of_all_of_them(scene, tmp_path, 
     np.testing.assert_allclose(found[:, 0, 0], expected, atol=1e-5)
 
 
-def test_several_labels_are_refused(scene, tmp_path):
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory):
     """The checkpoint calls itself a classification; its classes do not exclude each other."""
     task = finetuned.task_of("several labels", ["S1GRD"], class_names=finetuned.CLASSES)
-    path = finetuned.save(task, tmp_path / "best.ckpt")
-    with pytest.raises(OptionError, match="several labels.* cannot be run; expected .* ClassificationTask"):
-        scene.terramind.segment(path)
-    with pytest.raises(OptionError, match="MultiLabelClassificationTask is no task that can be run"):
-        scene.terramind.segment(path, finetuned.config_of(task))
+    return task, finetuned.save(task, tmp_path_factory.mktemp("labels") / "best.ckpt")
+
+
+def test_several_labels_are_what_the_task_says(scene, labels, one_thread):
+    task, path = labels
+    found = scene.terramind.segment(path, probabilities=True)
+    assert (found.name, found.dims) == ("classification", ("category", "tile_y", "tile_x"))
+    for row, y in enumerate((0, 192)):
+        tile = scene.isel(y=slice(y, y + 224), x=slice(224))
+        np.testing.assert_allclose(found[:, row, 0], said(task, tile).sigmoid(), atol=1e-6)
+    there = scene.terramind.segment(path, finetuned.config_of(task))
+    assert (there.dims, there.dtype) == (found.dims, np.uint8)
+    np.testing.assert_array_equal(there, found > 0.5)
+    assert there.category.values.tolist() == ["bare_land", "water", "cloud"]
+    told = {key: there.attrs[key] for key in ("terramind_threshold", "terramind_task", "flag_meanings")}
+    assert told == {
+        "terramind_threshold": 0.5, "terramind_task": "multilabel_classification",
+        "flag_meanings": "absent present",
+    }  # fmt: skip
+    assert 0 < there.mean() < 1
+    assert float(there.terramind.evaluate(there).accuracy) == 1
+    with pytest.raises(OptionError, match="exclude each other"):
+        scene.terramind.segment(path, uncertainty="margin")
+
+
+def test_of_several_labels_none_is_told_over_nodata(scene, labels, tmp_path):
+    holed = scene.copy(deep=True)
+    holed.S1GRD[:, :224] = np.nan
+    lazy = holed.chunk({"y": 90}).terramind.segment(labels[1])
+    found = lazy.terramind.to_zarr(tmp_path / "a.zarr", progress=False)
+    empty = np.broadcast_to(np.repeat([[True], [False], [False]], 2, axis=1), found.shape)
+    np.testing.assert_array_equal(found == 255, empty)
+    assert found.attrs["terramind_nodata"] == 255
+
+
+@pytest.mark.parametrize("kind", ["classification", "several labels", "scalar regression"])
+def test_models_that_think_tell_the_same_of_a_tile_as_their_task(tmp_path, kind, one_thread):
+    """At temperature 0, where terratorch's own draws are none."""
+    import random
+
+    import torch
+
+    from terramind_xr.model.registry import register
+
+    register()
+    tim = {**finetuned.DEMO, "backbone": "terramind_xr_demo_tim", "backbone_tim_modalities": ["LULC", "NDVI"]}
+    task = finetuned.task_of(kind, ["S2L2A"], **tim)
+    path = finetuned.save(task, tmp_path / "tim.ckpt")
+    scene = terramind_xr.synthetic.scene((430, 224), seed=5, modalities=("S2L2A",)).compute()
+    facts = modalities["S2L2A"]
+    finish = {"classification": lambda x: x.softmax(0), "several labels": torch.sigmoid}.get(
+        kind, lambda x: x
+    )
+    found = scene.terramind.segment(path, probabilities=kind != "scalar regression")
+    for row, y in enumerate((0, 192)):
+        pixels = scene.S2L2A.isel(y=slice(y, y + 224)).values.astype("float32")
+        state = random.getstate()
+        with torch.random.fork_rng(devices=[]):
+            given = {"S2L2A": standardize_by(facts.mean, facts.std, pixels)[None]}
+            expected = finish(finetuned.forward(task, given)[0])
+        random.setstate(state)
+        np.testing.assert_allclose(found[..., row, 0].values.ravel(), expected.ravel(), atol=1e-5)
+    assert found.attrs["terramind_tim_modalities"] == "LULC NDVI"
+    drawn = scene.terramind.segment(path, probabilities=kind != "scalar regression", temperature=1.0)
+    assert np.abs(drawn - found).max() > 1e-4

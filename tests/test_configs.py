@@ -166,3 +166,47 @@ def test_terratorch_fits_and_tests(folder, path):
     kept = torch.load(best, map_location="cpu", weights_only=True)
     backbone = kept["hyper_parameters"]["model_args"]["backbone"]
     assert backbone.startswith(("terramind_v1_tiny", "terramind_xr_demo"))
+    if "burnscars" in path.stem:
+        import terramind_xr
+
+        scene = terramind_xr.synthetic.scene(224, modalities=("S2L2A",)).compute()
+        burnt = scene.terramind.segment(best, path)
+        assert burnt.attrs["flag_meanings"] == "Others Burned"
+
+
+@pytest.mark.parametrize(
+    "path", [each for each in CONFIGS if "burnscars" in each.stem], ids=lambda path: path.stem
+)
+@pytest.mark.parametrize("factor", [1, 10_000], ids=["reflectance", "digital numbers"])
+def test_segment_says_what_terratorch_says_of_six_bands(
+    folder, path, factor, tmp_path, monkeypatch, one_thread
+):
+    """Means by list, of reflectance or of what constant_scale makes of it."""
+    import torch
+
+    import finetuned
+    import terramind_xr
+    from terramind_xr.model.registry import register
+
+    register()  # importing terratorch by itself lowers torch's precision
+    from terratorch.datamodules import GenericNonGeoSegmentationDataModule
+    from terratorch.tasks import SemanticSegmentationTask
+
+    monkeypatch.chdir(folder)
+    config = yaml.safe_load(path.read_text())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        task = SemanticSegmentationTask(**config["model"]["init_args"]).eval()
+    checkpoint = finetuned.save(task, tmp_path / "best.ckpt")
+    data = GenericNonGeoSegmentationDataModule(**config["data"]["init_args"])
+    data.setup("test")
+    batch = data.aug(data.collate_fn([data.test_dataset[0]]))
+    with torch.inference_mode():
+        expected = task(batch["image"]).output.softmax(1)[0].numpy()
+
+    ds = terramind_xr.open_rasters({"S2L2A": batch["filename"][0]}).compute() * factor
+    data = ds.S2L2A.isel(band=[3, 0, 5, 1, 4, 2]).assign_attrs(units="1" if factor == 1 else "DN")
+    found = data.terramind.segment(checkpoint, path, probabilities=True, offset=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found.attrs["terramind_bands"] == "S2L2A: B02 B03 B04 B8A B11 B12"
+    assert found.category.values.tolist() == ["Others", "Burned"]

@@ -123,6 +123,17 @@ def test_maps_of_other_codes_are_compared_by_name(order, lazy):
         )
 
 
+@pytest.mark.parametrize("meanings", ["non-forest burnt-area sea", ["non-forest", "burnt area", "sea"]])
+def test_names_are_compared_as_segment_writes_them(meanings):
+    truth = as_map(np.array([[1, 2], [3, 1]], "uint8"), flag_values=[1, 2, 3], flag_meanings=meanings)
+    flags = {"flag_values": [0, 1, 2], "flag_meanings": "burnt_area sea non_forest"}
+    scores = evaluate(as_map(np.array([[2, 0], [0, 2]], "uint8"), "segmentation", **flags), truth)
+    assert scores["class"].values.tolist() == ["burnt_area", "sea", "non_forest"]
+    np.testing.assert_array_equal(scores.confusion, [[1, 0, 0], [1, 0, 0], [0, 0, 2]])
+    with pytest.raises(InputError, match="do not match"):  # two of them are one word
+        evaluate(truth.assign_attrs(flag_meanings=["a b", "a-b", "sea"]), truth)
+
+
 def test_what_cannot_be_compared():
     made, truth = (as_map(each) for each in maps((30, 30)))
     for wrong, error, message in (

@@ -114,6 +114,25 @@ def test_values_come_as_stored(write):
     assert validate(xr.decode_cf(ds)).ok  # the remedy that it names
 
 
+def test_a_file_may_hold_some_of_the_bands_if_it_names_them(write):
+    few = write(plain("S2L2A").isel(band=[3, 0, 11]), ["RED", "B01", "SWIR_2"])
+    ds = open_rasters({"S2L2A": few, "S1RTC": write(plain("S1RTC").isel(band=[1]), ["vh"], name="b.tif")})
+    assert (ds.S2L2A.attrs["band_names"], ds.S1RTC.attrs["band_names"]) == ("file", "file")
+    assert ds.S2L2A.band_S2L2A.values.tolist() == ["B04", "B01", "B12"]
+    assert ds.S1RTC.band_S1RTC.values.tolist() == ["VH"]
+    inputs, faults, _ = find_inputs(ds, ["S2L2A"], bands={"S2L2A": ("B12", "B04")})
+    assert faults == []
+    np.testing.assert_array_equal(inputs["S2L2A"].data.values, plain("S2L2A").values[[11, 3]])
+    assert [str(check.variable) for check in validate(ds).errors] == ["S2L2A", "S1RTC"]
+    assert "no B02" in str(validate(ds, "S2L2A").errors[0])
+
+
+def test_a_single_band_is_found_by_its_name_among_others(write):
+    both = xr.concat([plain("DEM") * 0, plain("DEM")], "band")
+    ds = open_rasters({"DEM": write(both, ["slope", "elevation"])})
+    np.testing.assert_array_equal(ds.DEM.values, plain("DEM").values.squeeze())
+
+
 def faults_of(paths):
     with pytest.raises(InputError) as caught:
         open_rasters(paths)
@@ -128,11 +147,13 @@ def test_faulty_files_are_refused(write, tmp_path):
     assert "cannot be read" in fault
     (fault,) = faults_of({"S2L2A": write(plain("S2L1C"))})
     assert "13 bands without names" in fault
+    (fault,) = faults_of({"S1RTC": write(plain("S1RTC").isel(band=[1]), [""])})
+    assert "1 bands without names" in fault
     (fault,) = faults_of({"S1RTC": write(plain("S1RTC"), ["HH", "HV"])})
     assert "HH, HV" in fault
     assert "VV, VH" in fault
     (fault,) = faults_of({"S1RTC": write(plain("S1RTC"), ["VV", "vv"])})
-    assert "one for VV, VH" in fault
+    assert "one for VV;" in fault
     (fault,) = faults_of({"DEM": write(plain("S1RTC"))})
     assert "2 bands" in fault
 

@@ -119,6 +119,9 @@ def test_means_of_the_configuration_are_taken(task, checkpoint, tile, means, one
     config = finetuned.config_of(task, **scaled, constant_scale={"S2L2A": 1e-4})
     again = tile.terramind.segment(checkpoint, config, probabilities=True)
     np.testing.assert_allclose(found, again, atol=1e-5)
+    reflectance = finetuned.config_of(task, **scaled)
+    again = tile.terramind.segment(checkpoint, reflectance, probabilities=True)
+    np.testing.assert_allclose(found, again, atol=1e-5)
 
 
 def test_bands_come_in_the_order_of_the_model(tile, tmp_path, one_thread):
@@ -223,6 +226,18 @@ def test_an_exported_state_dict_needs_its_configuration(task, checkpoint, tile, 
             tile.terramind.segment(tmp_path / name)
         found = tile.terramind.segment(tmp_path / name, finetuned.config_of(task))
         np.testing.assert_array_equal(found, tile.terramind.segment(checkpoint))
+
+
+def test_a_checkpoint_of_the_command_line_does_not_name_its_task(task, checkpoint, tile, tmp_path):
+    import torch
+
+    kept = torch.load(checkpoint, weights_only=True)
+    del kept["hyper_parameters"]["task"]
+    torch.save(kept, tmp_path / "best.ckpt")
+    found = tile.terramind.segment(tmp_path / "best.ckpt", finetuned.config_of(task))
+    np.testing.assert_array_equal(found, tile.terramind.segment(checkpoint))
+    with pytest.raises(OptionError, match="does not say what it was trained for.*config="):
+        tile.terramind.segment(tmp_path / "best.ckpt")
 
 
 def test_the_configuration_beside_a_checkpoint_is_found(task, tile, means, tmp_path):
@@ -496,7 +511,10 @@ ARGS, DATA = "model__init_args__model_args", "data__init_args"
         ({f"{DATA}__modalities": ["S2L2A"]}, "but the data of the configuration are S2L2A"),
         ({"model__class_path": "no_such_module_of_mine.Task"}, "'no_such_module_of_mine' is not installed"),
         ({"model__class_path": "terratorch.tasks.WxCTask"}, "no task that can be run"),
-        ({f"{DATA}__means": {"S2L2A": [0.1] * 12, "S1GRD": [-1, -2]}}, "look like reflectance"),
+        ({f"{DATA}__means": {"S2L2A": [0.1] * 12, "S1GRD": [-1, -2]}}, "do not tell their units"),
+        ({f"{DATA}__means": {"S2L2A": [9.0] * 12, "S1GRD": [-1, -2]}}, "do not tell their units"),
+        ({f"{DATA}__means": {"S2L2A": [0.0] * 12, "S1GRD": [-1, -2]}}, "do not tell their units"),
+        ({f"{DATA}__means": [1e3] * 14}, "no list of numbers for S2L2A"),
         ({f"{DATA}__means": {"S2L2A": [1e3] * 12, "S1GRD": [0.1, 0.2]}}, "look like linear power"),
         ({f"{DATA}__means": {"S2L2A": [1e3] * 11, "S1GRD": [-1, -2]}}, "11 values for S2L2A"),
         ({f"{DATA}__means": "means.json"}, "no list of numbers for S2L2A"),

@@ -14,6 +14,7 @@ from pyproj import Transformer
 from pystac.extensions.mlm import MLMExtension
 from pystac.extensions.projection import ProjectionExtension
 
+import finetuned
 import terramind_xr
 from terramind_xr import InputError, OptionError
 from terramind_xr.facts import modalities
@@ -102,6 +103,20 @@ def test_each_field_that_mlm_requires_is_there(item, embedding):
     model = item.assets["model"]
     assert model.roles == ["mlm:model"]
     assert model.extra_fields["mlm:artifact_type"]
+
+
+def test_of_some_bands_those_that_were_read_are_told(scene, tmp_path):
+    bands = {"S2L2A": ["SWIR_1", "RED", "BLUE"]}
+    task = finetuned.task_of("segmentation", ["S2L2A"], backbone_bands=bands)
+    path = finetuned.save(task, tmp_path / "best.ckpt")
+    means = {"means": [0.2, 0.1, 0.05], "stds": [0.1, 0.1, 0.1]}
+    burnt = scene.terramind.segment(path, finetuned.config_of(task, **means))
+    told = terramind_xr.stac_item(burnt, datetime="2024-06-01").properties
+    assert [band["name"] for band in told["bands"]] == ["B11", "B04", "B02"]
+    (given,) = told["mlm:input"]
+    assert (given["bands"], given["input"]["shape"]) == (["B11", "B04", "B02"], [-1, 3, 224, 224])
+    scaling = [(each["mean"], each["stddev"]) for each in given["value_scaling"]]
+    assert scaling == [(2000, 1000), (1000, 1000), (500, 1000)]
 
 
 def test_times_are_those_of_the_data(scene):

@@ -259,7 +259,7 @@ FAULTY = {
     "no coordinates": (
         lambda t: {"DEM": t.drop_vars(["y", "x"])}, {}, InputError, "only one of them has coordinates.*'y'",
     ),
-    "pixels": (lambda t: {"DEM": t.astype("float32")}, {}, InputError, "float32, expected whole numbers"),
+    "pixels": (lambda t: {"DEM": t.astype("float32")}, {}, InputError, "float32; expected whole numbers"),
     "other modality": (lambda t: {"S1GRD": t}, {}, OptionError, "'S1GRD' was given, but DEM_tokens.*of DEM"),
     "no tokens of it": (lambda t: {"RGB": t.drop_attrs()}, {}, OptionError, "RGB has no tokens"),
     "unknown": (lambda t: {"DEMM": t}, {}, OptionError, "unknown modality 'DEMM'"),

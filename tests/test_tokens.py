@@ -264,13 +264,13 @@ def on_a_grid_of_10_m(tokens):
 
 
 FAULTY = {
-    "floats": (lambda t: t.astype("float32"), {}, InputError, r"float32, expected whole numbers.*fillna"),
+    "floats": (lambda t: t.astype("float32"), {}, InputError, r"float32; expected whole numbers.*fillna"),
     "no modality": (without("terramind_tokens"), {}, InputError, "nothing says whose tokens"),
     "no shape": (without("terramind_rows"), {}, InputError, r"how many pixels.*shape=\(304, 256\)"),
     "other modality": (lambda t: t, {"modality": "S1GRD"}, OptionError, "'S1GRD' was given.*tokens of DEM"),
     "no tokenizer": (without("terramind_tokens"), {"modality": "RGB"}, OptionError, "RGB has no tokens"),
     "wrong shape": (lambda t: t, {"shape": (500, 250)}, OptionError, r"shape=\(500, 250\).*19 × 16 patches"),
-    "other grid": (on_a_grid_of_10_m, {}, InputError, "cells of .* m, expected the patch grid of 160 m"),
+    "other grid": (on_a_grid_of_10_m, {}, InputError, "m; expected 160 m, the patch grid"),
     "other tokenizer": (lambda t: t.assign_attrs(terramind_DEM_sha256="0" * 64, terramind_model="base"),
                         {}, InputError, "made by base"),
     "layers": (lambda t: t.expand_dims(band=3), {}, InputError, "3 layers along 'band'"),

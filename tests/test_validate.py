@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import terramind_xr
 from scenes import TILES, axes, plain, single, split, unreadable
 from terramind_xr.data import as_dataset, check_inputs, examine, find_inputs, validate
 from terramind_xr.errors import InputError, OptionError
@@ -458,3 +459,58 @@ def test_a_truth_value_is_no_number():
     value, check = offset_of(s2(boa_add_offset=True))
     assert (value, check.status, check.found) == (0, "warning", "0 assumed: metadata are silent")
     assert offset_of(s2(processing_baseline=True))[1].status == "warning"
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    ds = terramind_xr.synthetic.scene((100, 60), modalities=("DEM", "NDVI"))
+    return xr.Dataset({f"{name}_tokens": ds.terramind.tokenize(name, model="demo") for name in ds})
+
+
+def test_tokens_are_known_and_checked(tokens):
+    report = validate(tokens.DEM_tokens)
+    assert report.ok
+    assert not report.warnings
+    rows = {check.check: check for check in report.checks}
+    assert list(rows) == ["tokens", "dtype", "vocabulary", "shape", "crs", "resolution"]
+    assert {check.variable for check in report.checks} == {"DEM_tokens"}
+    assert rows["tokens"].found == "tokens of DEM, no pixels"
+    assert "detokenize(tokens)" in rows["tokens"].remedy
+    assert "inputs={'DEM': tokens}" in rows["tokens"].remedy
+    assert rows["vocabulary"].found.startswith("1600 tokens (")
+    assert rows["shape"].found == "7 × 4 patches of 100 × 60 pixels"
+    assert rows["resolution"].found == "160 × 160 m"
+    assert "cut out of" in str(validate(tokens.DEM_tokens[2:]).checks[3])
+
+
+def test_tokens_beside_pixels_and_of_several_modalities(tokens):
+    assert {check.variable for check in validate(tokens).checks} == {"DEM_tokens", "NDVI_tokens"}
+    assert {check.variable for check in validate(tokens, "NDVI").checks} == {"NDVI_tokens"}
+    both = tokens.rename(y="patch_row", x="patch_column").assign(DEM=single("DEM", units="m"))
+    assert {check.variable for check in validate(both, "DEM").checks} == {"DEM_tokens", "DEM"}
+    (error,) = validate(tokens.DEM_tokens.to_dataset(name="a"), "S2L2A").errors
+    assert "S2L2A" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "status"),
+    [
+        (lambda t: t.astype(float), "dtype", "error"),
+        (lambda t: t.assign_attrs(terramind_tokens="RGB"), "tokens", "error"),
+        (lambda t: t.assign_attrs(vocabulary_size=7), "vocabulary", "error"),
+        (lambda t: t.expand_dims(band=3), "shape", "error"),
+        (lambda t: t.isel(y=[0, 1, 3]), "resolution", "error"),
+        (lambda t: t.assign_coords(x=t.x / 16, y=t.y / 16), "resolution", "error"),
+        (lambda t: t.drop_attrs().assign_attrs(terramind_tokens="DEM"), "vocabulary", "warning"),
+        (lambda t: t.drop_attrs().assign_attrs(terramind_tokens="DEM"), "shape", "warning"),
+        (lambda t: t.drop_vars(["y", "x", "spatial_ref"]), "resolution", "warning"),
+        (lambda t: t.drop_vars("spatial_ref"), "crs", "warning"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_tokens_is_a_row(tokens, change, check, status):
+    report = validate(change(tokens.DEM_tokens))
+    assert check in {each.check for each in (report.errors if status == "error" else report.warnings)}
+    assert report.ok == (status == "warning")
+    if status == "error":
+        with pytest.raises(terramind_xr.TerramindError):
+            terramind_xr.detokenize(change(tokens.DEM_tokens), model="demo")

@@ -14,6 +14,7 @@ from terramind_xr.data.labels import band_dim
 from terramind_xr.data.metadata import flagged_classes, missing_value
 from terramind_xr.data.placement import laid_on
 from terramind_xr.errors import InputError, OptionError
+from terramind_xr.facts import class_word
 from terramind_xr.grid import Grid
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def evaluate(
     classes
         Name of each code. By default those of the attributes ``flag_values`` and ``flag_meanings``, without
         the one that means no data; without them the codes that occur, if both maps are in memory. Where both
-        maps name the same classes by other codes, they are compared by name.
+        maps name the same classes by other codes, they are compared by name; what is neither letter nor
+        digit in a name counts as ``_``, as `segment` writes it.
 
     Returns
     -------
@@ -190,14 +192,15 @@ def _classes_of(prediction: xr.DataArray, truth: xr.DataArray) -> tuple[dict[int
     """
     ours, its = flagged_classes(prediction), flagged_classes(truth)
     if ours and its and ours != its:
-        by_name = {name: code for code, name in its.items()}
-        if len(by_name) < len(its) or sorted(by_name) != sorted(ours.values()):
+        # As one word each: segment writes them so.
+        by_name = {class_word(name): code for code, name in its.items()}
+        if len(by_name) < len(its) or sorted(by_name) != sorted(map(class_word, ours.values())):
             raise InputError(
                 f"the classes of {str(prediction.name)!r} and {str(truth.name)!r} do not match: found {ours} "
                 f"and {its}. Bring the names or codes of one to those of the other, or say what they mean in "
                 "both: classes={1: 'water', …}."
             )
-        return ours, [by_name[ours[code]] for code in sorted(ours)]
+        return ours, [by_name[class_word(ours[code])] for code in sorted(ours)]
     if ours or its:
         return ours or its, sorted(ours or its)
     if not all(each.variable._in_memory for each in (prediction, truth)):

@@ -14,6 +14,7 @@ Sources
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -370,6 +371,17 @@ _TABLE = (
 
 modalities: Mapping[str, Modality] = MappingProxyType({modality.name: modality for modality in _TABLE})
 """Every modality by TerraMind's own name, read-only."""
+
+
+def class_word(name: str) -> str:
+    """Name of a class as one word, which is what CF's ``flag_meanings`` holds.
+
+    Examples
+    --------
+    >>> class_word("non-forest"), class_word("burnt area (old)")
+    ('non_forest', 'burnt_area_old')
+    """
+    return re.sub(r"\W+", "_", name).strip("_")
 
 
 def band_dims(names: Iterable[str]) -> dict[str, str]:

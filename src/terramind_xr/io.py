@@ -37,13 +37,14 @@ def open_rasters(paths: Mapping[str, str | PathLike[str]], chunks: Chunks = 512)
         several modalities have one: a dataset cannot hold two coordinates of one name. The attribute
         ``band_names`` of a variable is ``"file"`` where the file's own descriptions name the bands, in
         any order and with others among them, and ``"declared"`` where it has no names and the modality
-        that was declared gives them, in model order.
+        that was declared gives them, in model order. A file that names its bands may hold some of the
+        modality's; what needs the others says so.
 
     Raises
     ------
     InputError
-        A file is missing or unreadable, has another number of bands or other names than the modality, or
-        lies on another grid. All faults at once.
+        A file is missing or unreadable, has another number of bands than the modality and no names for them,
+        names no band of the modality, or one twice, or lies on another grid. All faults at once.
     OptionError
         A modality is unknown, no path is given, or `chunks` is something else.
 
@@ -118,11 +119,12 @@ def _named(data: xr.DataArray, modality: Modality, path: str | PathLike[str]) ->
             f"bands {', '.join(wanted)}. Select them, and write their names as band descriptions."
         )
     said = [str(value) for value in labels.values] if labels is not None else []
-    wrong = [name for name in wanted if len(matched.get(name, [])) != 1]
+    wrong = [name for name, places in matched.items() if len(places) > 1] or (wanted if not matched else ())
     if (is_named or matched) and wrong:
         raise InputError(
             f"{modality.name}: {str(path)!r} names its bands {', '.join(said)}, which does not give one for "
-            f"{', '.join(wrong)}; expected {', '.join(wanted)}. Correct the band descriptions of the file."
+            f"{', '.join(wrong)}; expected {', '.join(wanted)}, or some of them. Correct the band "
+            "descriptions of the file."
         )
     names = list(wanted)
     if matched:
@@ -131,7 +133,10 @@ def _named(data: xr.DataArray, modality: Modality, path: str | PathLike[str]) ->
             names[position] = name
     attrs = {key: value for key, value in data.attrs.items() if key != "long_name"}
     attrs |= {"band_names": "file" if matched else "declared"}
-    data = data.assign_coords(band=names) if len(wanted) > 1 else data.isel(band=0, drop=True)
+    if len(wanted) > 1:
+        data = data.assign_coords(band=names)
+    else:
+        data = data.isel(band=matched.get(wanted[0], [0])[0], drop=True)
     data.attrs = attrs
     return data.rename(modality.name)
 

@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import xarray as xr
 
 from terramind_xr.conventions import model_url, where
 from terramind_xr.errors import InputError, OptionError
-from terramind_xr.facts import TILE, modalities
+from terramind_xr.facts import TILE, Modality, modalities
 from terramind_xr.grid import is_by_tile
 
 if TYPE_CHECKING:
@@ -203,13 +204,13 @@ def _add_model(item: pystac.Item, results: list[xr.DataArray]) -> None:
         for key, value in attrs.items()
         if key.startswith("terramind_") and isinstance(value, str | int | float | np.generic)
     }
-    bands = dict.fromkeys(band for each in inputs for band in modalities[each].band_names)
+    bands = dict.fromkeys(band for each in inputs for band in each.band_names)
     item.properties["bands"] = [{"name": band} for band in bands]
     MLMExtension.ext(item, add_if_missing=True).apply(
         name=name,
         architecture="Vision Transformer",
         tasks=list(dict.fromkeys(task for each in outputs for task in each.tasks)),
-        input=[_input(each) for each in inputs],
+        input=[_input(each, int(attrs.get("terramind_tile", TILE))) for each in inputs],
         output=outputs,
         framework="PyTorch",
         framework_version=str(attrs["torch_version"]) if "torch_version" in attrs else None,
@@ -224,24 +225,39 @@ def _add_model(item: pystac.Item, results: list[xr.DataArray]) -> None:
     )
 
 
-def _inputs(data: xr.DataArray) -> list[str]:
-    """Modalities that were read; a tokenizer's is told by the tokens."""
+def _inputs(data: xr.DataArray) -> list[Modality]:
+    """Modalities that were read, with their bands and statistics; a tokenizer's is told by the tokens."""
     told = data.attrs.get(
         "terramind_inputs", data.attrs.get("terramind_tokens", data.attrs.get("modality", ""))
     )
-    return [name for name in str(told).split() if name in modalities]
+    found = [modalities[name] for name in str(told).split() if name in modalities]
+    bands, means, stds = (_by_modality(data, name) for name in ("bands", "means", "stds"))
+    found = [each.only(bands[each.name]) if each.name in bands else each for each in found]
+    return [
+        replace(each, mean=tuple(map(float, means[each.name])), std=tuple(map(float, stds[each.name])))
+        if each.name in means and each.name in stds
+        else each
+        for each in found
+    ]
 
 
-def _input(name: str) -> Any:
+def _by_modality(data: xr.DataArray, name: str) -> dict[str, list[str]]:
+    """What `segment` says of each input: ``S2L2A: B02 B8A; S1GRD: VV VH``."""
+    told = str(data.attrs.get(f"terramind_{name}", ""))
+    parts = (part.partition(":") for part in told.split(";") if ":" in part)
+    return {modality.strip(): values.split() for modality, _, values in parts}
+
+
+def _input(modality: Modality, tile: int) -> Any:
+    """One input; `modality` has the bands that were read."""
     from pystac.extensions.mlm import InputStructure, ModelInput, ValueScaling, ValueScalingType
     from pystac.extensions.raster import DataType
 
-    modality = modalities[name]
     found = ModelInput.create(
-        name=name,
+        name=modality.name,
         bands=list(modality.band_names),
         input=InputStructure.create(
-            [-1, len(modality.bands), TILE, TILE], ["batch", "channel", "height", "width"], DataType.FLOAT32
+            [-1, len(modality.bands), tile, tile], ["batch", "channel", "height", "width"], DataType.FLOAT32
         ),
         description=f"{modality.title} in {modality.units}",
     )

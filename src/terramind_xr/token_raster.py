@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,16 +11,14 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from terramind_xr.data import lookup
+from terramind_xr.data import Report, lookup
 from terramind_xr.data.labels import band_dim
+from terramind_xr.data.tokens import check_tokens, patches_of, scene_shape
 from terramind_xr.engine import Source, Tiling
 from terramind_xr.errors import InputError, OptionError
-from terramind_xr.facts import PATCH, RESOLUTION, modalities
+from terramind_xr.facts import PATCH, modalities
 from terramind_xr.grid import Grid
 from terramind_xr.model.recipe import Recipe
-
-# Grids in degrees are not of 160 m to the last metre.
-_TOLERATED = 0.05
 
 
 @dataclass(frozen=True)
@@ -82,27 +79,11 @@ class TokenRaster:
         data = _only(obj)
         name = _modality(data, name)
         title = data.name if data.name is not None else f"{name}_tokens"
-        if data.dtype.kind not in "iu":
-            raise InputError(
-                f"{title}: found {data.dtype}, expected whole numbers. What was read as floats is tokens "
-                f"again by .fillna(65535).astype('uint16'); pixels become tokens by tokenize({name!r})."
-            )
+        Report(tuple(check_tokens(data, name, str(title)))).raise_for_errors()
         grid = Grid.of(data)
         layers = band_dim(data, grid.dims)
-        if layers is not None and data.sizes[layers] == 1:  # as rioxarray reads a file of one band
+        if layers is not None:  # one, as rioxarray reads a file of one band
             data = data.isel({layers: 0}, drop=True)
-        elif layers is not None:
-            raise InputError(
-                f"{title}: found {data.sizes[layers]} layers along {layers!r}, expected one map of tokens. "
-                f"Select one: .isel({layers}=0)."
-            )
-        size = grid.ground_resolution
-        expected = PATCH * RESOLUTION
-        if size is not None and max(abs(side / expected - 1) for side in size) > _TOLERATED:
-            raise InputError(
-                f"{title}: found cells of {size[0]:.4g} × {size[1]:.4g} m, expected the patch grid of "
-                f"{expected:g} m. Give tokens as tokenize made them, without resampling."
-            )
         if not data.variable._in_memory and data.chunks is None:
             data = data.chunk("auto")
         upright = grid.upright(data)
@@ -235,22 +216,21 @@ def _shape(data: xr.DataArray, grid: Grid, shape: tuple[int, int] | None) -> tup
     """Rows and columns of the scene in pixels, if they fit the raster; whole patches of a crop."""
     if shape is not None:
         whole = len(shape) == 2 and all(isinstance(side, int | np.integer) for side in shape)
-        if not whole or tuple(math.ceil(side / PATCH) for side in shape) != grid.shape:
+        if not whole or patches_of(shape) != grid.shape:
             raise OptionError(
                 f"shape={shape!r} cannot be used: {data.name} has {grid.shape[0]} × {grid.shape[1]} patches "
                 f"of {PATCH} pixels. Give rows and columns of the scene, or leave it out for whole patches."
             )
         return int(shape[0]), int(shape[1])
-    try:
-        said = tuple(int(float(data.attrs[f"terramind_{side}"])) for side in ("rows", "columns"))
-    except (KeyError, ValueError):
+    said = scene_shape(data)
+    if said is None:
         raise InputError(
             f"{data.name}: nothing says how many pixels the scene had (no attributes terramind_rows and "
             f"terramind_columns). Say it in these attributes, or to detokenize by shape=(rows, columns), for "
             f"whole patches shape={(PATCH * grid.shape[0], PATCH * grid.shape[1])}."
-        ) from None
-    if tuple(math.ceil(side / PATCH) for side in said) == grid.shape:
-        return said[0], said[1]
+        )
+    if patches_of(said) == grid.shape:
+        return said
     return PATCH * grid.shape[0], PATCH * grid.shape[1]  # a crop
 
 
@@ -263,7 +243,7 @@ def _laid_on(data: xr.DataArray, title: str, pixels: Grid) -> xr.DataArray:
         {old: new for old, new in zip(Grid.of(data).dims, pixels.dims, strict=True) if old != new}
     )
     grid = Grid.of(data)
-    expected = tuple(math.ceil(side / PATCH) for side in pixels.shape)
+    expected = patches_of(pixels.shape)
     bare = [
         dim for dim, axis in pixels.axes.items() if (axis.centres is None) != (grid.axes[dim].centres is None)
     ]

@@ -94,7 +94,10 @@ def segment(
         (time, …, ``category``, y, x), float32 with NaN for no data. Of a regression, ``regression``
         (time, …, [``variable``,] y, x), float32 with NaN for no data. A model of whole images gives
         ``classification`` or ``regression`` alike, (time, …, tile_y, tile_x): y and x of the tiles' centres,
-        and no data for tiles without a valid pixel. With `uncertainty` a Dataset, in which each measure is a
+        and no data for tiles without a valid pixel. Where a tile may have several labels
+        (``MultiLabelClassificationTask``), they are (time, …, ``category``, tile_y, tile_x), 1 where the
+        probability of a class is above the attribute ``terramind_threshold``, else 0; probabilities do not
+        sum to one. With `uncertainty` a Dataset, in which each measure is a
         variable beside it. Attributes say how it was made.
 
     Raises
@@ -154,6 +157,13 @@ def _wanted(
                 f"{option} is for classes, and {model.backbone.filename} is a regression. Leave it out."
             )
         return ("values",)
+    if model.has_several_labels:
+        if measures:
+            raise OptionError(
+                f"uncertainty={uncertainty!r} is for classes that exclude each other, and those of "
+                f"{model.backbone.filename} do not. Take probabilities=True, one for each class."
+            )
+        return ("probabilities" if probabilities else "labels",)
     return ("probabilities" if probabilities else "classes", *measures)
 
 

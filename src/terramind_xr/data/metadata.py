@@ -78,7 +78,9 @@ def flagged_classes(data: xr.DataArray) -> dict[int, str]:
     if "flag_values" not in data.attrs:
         return {}
     codes = [int(value) for value in np.ravel(data.attrs["flag_values"])]
-    names = str(data.attrs.get("flag_meanings", "")).split() or list(map(str, codes))
+    said = data.attrs.get("flag_meanings", "")
+    names = [str(name) for name in (said.split() if isinstance(said, str) else np.ravel(said))]
+    names = names or list(map(str, codes))
     nodata = missing_value(data)
     return {code: name for code, name in zip(codes, names, strict=False) if code != nodata}
 

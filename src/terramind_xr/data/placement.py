@@ -1,11 +1,18 @@
-"""One array laid on the grid of another, by coordinates, never by position."""
+"""Where arrays lie: checks of a grid, and one laid on that of another by coordinates, never by position."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import xarray as xr
 
+from terramind_xr.data.check import Check
 from terramind_xr.errors import InputError
 from terramind_xr.grid import Grid
+
+_TOLERATED, _REFUSED = 0.01, 0.05
+"""How far cells may be from their size: without a word, and at all."""
+_CRS_REMEDY = "Write it: ds = ds.rio.write_crs('EPSG:…')."
 
 
 def laid_on(data: xr.DataArray, grid: Grid, *, what: str, whose: str) -> xr.DataArray:
@@ -35,3 +42,39 @@ def laid_on(data: xr.DataArray, grid: Grid, *, what: str, whose: str) -> xr.Data
             f"{what}.rio.reproject_match({whose}) (nearest for classes)."
         )
     return data
+
+
+def check_place(name: str, grid: Grid, side: float, whose: str, remedy: str) -> Iterator[Check]:
+    """Check a grid: its CRS, and whether its cells are regular and of `side` metres.
+
+    `whose` says in words why they should be, and `remedy` what helps where they are not.
+    """
+    if grid.crs_fault is not None:
+        found = f"a CRS that cannot be read ({grid.crs_fault})"
+        yield Check(name, "crs.unreadable", "error", found, "a CRS", _CRS_REMEDY)
+        return
+    if grid.crs is None:
+        yield Check(name, "crs.missing", "warning", "none", "one, to place the result on Earth", _CRS_REMEDY)
+    else:
+        yield Check(name, "crs", "ok", str(grid.crs) if len(str(grid.crs)) < 40 else "given as WKT", "")
+    if grid.irregularity is not None:
+        yield Check(
+            name, "resolution.irregular", "error", grid.irregularity, f"a regular grid of {side:g} m",
+            "Reindex or resample it to a regular grid.",
+        )  # fmt: skip
+    elif 0 not in grid.shape:
+        yield _resolution(name, grid, side, f"{side:g} m, {whose}", remedy)
+
+
+def _resolution(name: str, grid: Grid, side: float, expected: str, remedy: str) -> Check:
+    size = grid.ground_resolution
+    if size is None:
+        return Check(
+            name, "resolution.silent", "warning", "no coordinates to measure it", expected,
+            f"Give it coordinates {grid.y.dim} and {grid.x.dim}, or make sure that its cells are {side:g} m.",
+        )  # fmt: skip
+    found = f"{size[0]:.4g} × {size[1]:.4g} m"
+    off = max(abs(each / side - 1) for each in size)
+    if off <= _TOLERATED:
+        return Check(name, "resolution", "ok", found, "")
+    return Check(name, "resolution.other", "error" if off > _REFUSED else "warning", found, expected, remedy)

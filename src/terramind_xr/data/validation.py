@@ -15,15 +15,15 @@ from terramind_xr.data.check import Check
 from terramind_xr.data.layout import ModalityInput
 from terramind_xr.data.metadata import is_packed_reflectance, packing
 from terramind_xr.data.offset import Offset, check_option, sentinel2_offset
+from terramind_xr.data.placement import check_place
 from terramind_xr.data.products import family_of, product_of
 from terramind_xr.data.report import Report
-from terramind_xr.data.search import Bands, Names, as_dataset, find_inputs
+from terramind_xr.data.search import Bands, Names, as_dataset, find_inputs, held, lookup
+from terramind_xr.data.tokens import TOKENS, check_tokens
 from terramind_xr.data.units import accepted_units, conversion, is_plain_number, same_units
 from terramind_xr.data.values import declaration
 from terramind_xr.errors import InputError
 from terramind_xr.facts import RESOLUTION, modalities
-
-_TOLERATED, _REFUSED = 0.01, 0.05
 
 
 class Examined(NamedTuple):
@@ -43,7 +43,8 @@ def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | Non
     ----------
     obj
         A Dataset with a variable for each modality or for each band, or a DataArray that is called after
-        its modality. Dimensions stand in any order; the spatial ones are called (y, x) or (lat, lon).
+        its modality. Dimensions stand in any order; the spatial ones are called (y, x) or (lat, lon). What
+        `tokenize` made is known by its attributes, and checked as tokens.
     modality
         Names of the modalities to look for, or None for all that the object holds. For a DataArray with
         another name, one modality says what it is.
@@ -52,7 +53,8 @@ def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | Non
     -------
     Report
         One row for each check (bands, product, shape, dtype, scale, units, nodata, offset, CRS,
-        resolution, alignment), each ok, warning or error with the remedy.
+        resolution, alignment; of tokens: tokens, dtype, vocabulary, shape, CRS, resolution), each ok, warning
+        or error with the remedy.
 
     Raises
     ------
@@ -73,7 +75,21 @@ def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | Non
     """
     single = modality if isinstance(modality, str) else None
     names = [modality] if isinstance(modality, str) else modality
-    return examine(as_dataset(obj, single), names, derived=True).report
+    ds = as_dataset(obj, single)
+    chosen = None if names is None else {lookup(name).name for name in names}
+    tokens = {
+        str(key): str(data.attrs[TOKENS])
+        for key, data in ds.data_vars.items()
+        if TOKENS in data.attrs and (chosen is None or data.attrs[TOKENS] in chosen)
+    }
+    checks = [check for key, name in tokens.items() for check in check_tokens(ds[key], name, key)]
+    pixels = ds.drop_vars(list(tokens))
+    found = held(pixels) if tokens else None
+    if names is not None:
+        names = [name for name in names if found is None or name in found or name not in tokens.values()]
+    if not tokens or (found if names is None else names):
+        checks += examine(pixels, names, derived=True).report.checks
+    return Report(tuple(checks))
 
 
 def examine(
@@ -264,41 +280,13 @@ def _units(given: ModalityInput) -> Check:
 
 
 def _grid(given: ModalityInput) -> Iterator[Check]:
-    name, grid = given.title, given.grid
-    if grid.crs_fault is not None:
-        found = f"a CRS that cannot be read ({grid.crs_fault})"
-        yield Check(name, "crs.unreadable", "error", found, "a CRS", _CRS_REMEDY)
-        return
-    if grid.crs is None:
-        yield Check(name, "crs.missing", "warning", "none", "one, to place the result on Earth", _CRS_REMEDY)
-    else:
-        yield Check(name, "crs", "ok", str(grid.crs) if len(str(grid.crs)) < 40 else "given as WKT", "")
-    if grid.irregularity is not None:
-        yield Check(
-            name, "resolution.irregular", "error", grid.irregularity, "a regular grid of 10 m",
-            "Reindex or resample it to a regular grid.",
-        )  # fmt: skip
-    elif 0 not in given.data.shape:
-        yield _resolution(given, name)
-
-
-_CRS_REMEDY = "Write it: ds = ds.rio.write_crs('EPSG:…')."
-
-
-def _resolution(given: ModalityInput, name: str) -> Check:
-    size = given.grid.ground_resolution
-    expected = f"{RESOLUTION:g} m, as the models were trained"
-    if size is None:
-        return Check(
-            name, "resolution.silent", "warning", "no coordinates to measure it", expected,
-            f"Give it coordinates {given.y_dim} and {given.x_dim}, or make sure that its pixels are 10 m.",
-        )  # fmt: skip
-    found = f"{size[0]:.4g} × {size[1]:.4g} m"
-    off = max(abs(side / RESOLUTION - 1) for side in size)
-    if off <= _TOLERATED:
-        return Check(name, "resolution", "ok", found, "")
-    remedy = "Resample it to 10 m in a projected CRS, for example with ds.rio.reproject(crs, resolution=10)."
-    return Check(name, "resolution.other", "error" if off > _REFUSED else "warning", found, expected, remedy)
+    yield from check_place(
+        given.title,
+        given.grid,
+        RESOLUTION,
+        "as the models were trained",
+        "Resample it to 10 m in a projected CRS, for example with ds.rio.reproject(crs, resolution=10).",
+    )
 
 
 def _together(inputs: list[ModalityInput]) -> Iterator[Check]:

@@ -50,7 +50,7 @@ class Work:
     @property
     def chunks(self) -> tuple[str, ...]:
         """Names of the outputs' arrays: (name, *place, *pixel, row, column)."""
-        return tuple(f"terramind-{output.name}-{self.token}" for output in self.kernel.outputs)
+        return tuple(f"terramind-chunk-{output.name}-{self.token}" for output in self.kernel.outputs)
 
     @property
     def shared(self) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.segmentation import predict
 
 UNCERTAINTIES = ("entropy", "margin", "least_confidence")
+THRESHOLD = 0.5
+"""Probability above which a tile has a label, as terratorch's metrics count it."""
 _LONG_NAMES = {
     "entropy": "entropy of the class probabilities, over that of equal ones",
     "margin": "1 minus the difference of the two largest class probabilities",
@@ -35,8 +37,8 @@ class SegmentKernel:
     inputs
         How its inputs are read, in its order, each with the model's bands.
     wanted
-        What is made of its predictions: ``"classes"``, ``"probabilities"`` or ``"values"``, and
-        uncertainties.
+        What is made of its predictions: ``"classes"``, ``"labels"`` (those of several that are there),
+        ``"probabilities"`` or ``"values"``, and uncertainties.
     execution
         Where the model runs.
     sampling
@@ -94,6 +96,8 @@ class SegmentKernel:
         if name == "classes":
             dtype, nodata = _codes(self.model)
             return np.where(valid, likeliest(merged), nodata).astype(dtype)
+        if name == "labels":
+            return np.where(valid, merged > THRESHOLD, 255).astype(np.uint8)
         if name in UNCERTAINTIES:
             return np.where(valid, uncertainty(name, merged), np.nan).astype(np.float32)
         result = np.where(valid, merged, np.nan).astype(np.float32)
@@ -127,6 +131,7 @@ def _codes(model: Finetuned) -> tuple[str, int]:
 
 def _output(name: str, model: Finetuned) -> Output:
     map_of_classes = "classification" if model.is_by_tile else "segmentation"
+    attrs: dict[str, Any]
     if name == "classes":
         dtype, nodata = _codes(model)
         attrs = {
@@ -140,9 +145,18 @@ def _output(name: str, model: Finetuned) -> Output:
         return Output(map_of_classes, 0, (), dtype, attrs=attrs, nodata=nodata)
     if name in UNCERTAINTIES:
         return Output(name, 0, (), "float32", attrs={"long_name": _LONG_NAMES[name], "units": "1"})
+    coords = {"category": list(model.class_names)}
+    if name == "labels":
+        attrs = {
+            "long_name": "whether each class is there",
+            "flag_values": np.arange(2, dtype="uint8"),
+            "flag_meanings": "absent present",
+            "terramind_nodata": 255,
+            "terramind_threshold": THRESHOLD,
+        }
+        return Output(map_of_classes, 0, (model.channels,), "uint8", ("category",), coords, attrs, nodata=255)
     if name == "probabilities":
         attrs = {"long_name": "probability of each class", "units": "1"}
-        coords = {"category": list(model.class_names)}
         return Output(map_of_classes, 0, (model.channels,), "float32", ("category",), coords, attrs)
     attrs = {"long_name": "value of the regression"}
     if model.channels == 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from terramind_xr.errors import OptionError, WeightsError
-from terramind_xr.facts import PATCH, TILE, modalities
+from terramind_xr.facts import PATCH, TILE, class_word, modalities
 from terramind_xr.model.checkpoint import Contents, read_checkpoint
 from terramind_xr.model.files import WeightsFile, in_folder
 from terramind_xr.model.temporal import Dates, dates_of
@@ -69,12 +69,17 @@ class Finetuned:
     @property
     def is_by_tile(self) -> bool:
         """Whether it says one thing of each tile, and not of each pixel."""
-        return self.task in ("classification", "scalar_regression")
+        return self.task in ("classification", "multilabel_classification", "scalar_regression")
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether its classes do not exclude each other: each has a probability of its own."""
+        return self.task == "multilabel_classification"
 
     @property
     def has_classes(self) -> bool:
         """Whether it tells probabilities of classes, and not variables of a regression."""
-        return self.task in ("segmentation", "classification")
+        return self.task in ("segmentation", "classification", "multilabel_classification")
 
     @property
     def digests(self) -> dict[str, str]:
@@ -154,6 +159,11 @@ def find_finetuned(
 
 
 def _refuse_what_cannot_run(training: Training) -> None:
+    if not training.task:
+        raise OptionError(
+            f"{training.source} does not say what it was trained for, as `terratorch fit` leaves it. Give "
+            "the configuration that it was trained with: segment(checkpoint, config='config.yaml')."
+        )
     if training.task not in TASKS.values():
         raise OptionError(
             f"{training.source} was trained for {training.task}, which cannot be run; expected a task of "
@@ -182,7 +192,7 @@ def _classes(training: Training) -> tuple[int, tuple[str, ...]]:
             f"{training.source}: its model has {count} classes, but the data of the configuration {of_data}. "
             "Give the configuration that it was trained with."
         )
-    names = tuple(re.sub(r"\W+", "_", name).strip("_") for name in training.class_names)
+    names = tuple(map(class_word, training.class_names))
     if names and (len(names) != count or len(set(names)) != count):
         raise OptionError(
             f"{training.source}: {len(names)} class_names ({', '.join(training.class_names)}) for a model of "
@@ -200,7 +210,7 @@ def _label_codes(training: Training, count: int) -> tuple[int, ...]:
 
 def _colors(training: Training, names: tuple[str, ...]) -> tuple[str, ...]:
     """Colour of each class; none where the configuration has none."""
-    given = {re.sub(r"\W+", "_", name).strip("_"): color for name, color in training.colors.items()}
+    given = {class_word(name): color for name, color in training.colors.items()}
     if not given:
         return ()
     wrong = [name for name in names if not re.fullmatch("#[0-9a-fA-F]{6}", given.get(name, ""))]

@@ -69,7 +69,9 @@ def predict(
             output = output.reshape(len(output), model.channels, 1, 1)
         elif output.ndim == 3:  # terratorch drops the axis of a single variable
             output = output[:, None]
-        if model.has_classes:
+        if model.has_several_labels:
+            output = output.sigmoid()
+        elif model.has_classes:
             output = output.softmax(dim=1)
         result: NDArray[np.float32] = output.cpu().numpy()
     return result
@@ -109,7 +111,8 @@ def _built(model: Finetuned) -> Any:
     else:
         arguments["backbone_pretrained"] = False
     try:
-        return MODEL_FACTORY_REGISTRY.build(model.factory).build_model(model.task, **arguments)
+        task = "classification" if model.has_several_labels else model.task
+        return MODEL_FACTORY_REGISTRY.build(model.factory).build_model(task, **arguments)
     except ImportError as error:
         raise WeightsError(
             f"The model of {model.backbone.filename} needs a module that is not installed: {error}. Install "

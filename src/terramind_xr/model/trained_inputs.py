@@ -14,8 +14,8 @@ from terramind_xr.model.quiet import import_terratorch
 from terramind_xr.model.training import Training
 
 _PRETRAINED = re.compile(r"(terramind_v1_(tiny|small|base|large)|terramind_xr_demo)(_tim)?")
-_DIGITAL_NUMBERS = 10.0
-"""Largest mean of a Sentinel-2 band that can only be reflectance."""
+_DIGITAL_NUMBERS, _REFLECTANCE = 100.0, 2.0
+"""Of Sentinel-2: the largest mean of digital numbers is above the one, all of reflectance below the other."""
 
 
 @dataclass(frozen=True)
@@ -144,29 +144,31 @@ def _input(key: str, modality: Modality, training: Training) -> TrainedInput:
     if not _has_statistics(training):
         mean, std = (tuple(every[band] for band in bands) for every in (modality.mean, modality.std))
         return TrainedInput(modality.name, key, bands, mean, std)
-    scale = float((training.data.get("constant_scale") or {}).get(key, 1.0))
+    scale = float(_of(training.data.get("constant_scale"), key, training) or 1.0)
     mean, std = (
         tuple(value / scale for value in _numbers(name, key, len(bands), training))
         for name in ("means", "stds")
     )
-    _refuse_other_units(key, modality, mean, training)
     if min(std) <= 0:
         raise OptionError(f"stds of {key}: {min(std):g} in the configuration; expected numbers above 0.")
+    unit = _unit(key, modality, mean, std)
+    mean, std = (tuple(value * unit for value in each) for each in (mean, std))
     return TrainedInput(modality.name, key, bands, mean, std)
+
+
+def _of(said: Any, key: str, training: Training) -> Any:
+    """What is said of a modality by its name, or without one where the model reads no other."""
+    if isinstance(said, Mapping):
+        return said.get(key)
+    return said if len(backbone_option(training, "modalities")) == 1 else None
 
 
 def _bands(key: str, modality: Modality, training: Training) -> tuple[int, ...]:
     """Positions of the bands that the model reads, in its order."""
-    of_model = (backbone_option(training, "bands") or {}).get(key)
+    of_model = _of(backbone_option(training, "bands"), key, training)
     said = ("bands",) if training.by_table else ("output_bands", "dataset_bands")
-    of_data = next(
-        (
-            listed[key]
-            for listed in (training.data.get(name) or {} for name in said)
-            if isinstance(listed, Mapping) and listed.get(key)
-        ),
-        None,
-    )
+    listed = (_of(training.data.get(name), key, training) for name in said)
+    of_data = next((bands for bands in listed if bands), None)
     found = [_positions(bands, key, modality, training.source) for bands in (of_model, of_data) if bands]
     if len(found) == 2 and found[0] != found[1]:
         raise OptionError(
@@ -189,7 +191,7 @@ def _positions(bands: Sequence[Any], key: str, modality: Modality, source: str) 
 
 def _numbers(name: str, key: str, count: int, training: Training) -> tuple[float, ...]:
     """Means or standard deviations of a modality, one a band."""
-    values = training.data[name].get(key) if isinstance(training.data[name], Mapping) else None
+    values = _of(training.data[name], key, training)
     values = [values] * count if isinstance(values, int | float) else values
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise OptionError(
@@ -206,18 +208,22 @@ def _numbers(name: str, key: str, count: int, training: Training) -> tuple[float
     return tuple(map(float, values))
 
 
-def _refuse_other_units(key: str, modality: Modality, mean: tuple[float, ...], training: Training) -> None:
-    """Raise OptionError for means that cannot be of the units in which data reach the model."""
-    found = ""
-    if modality.is_optical and max(mean) < _DIGITAL_NUMBERS:
-        found = "reflectance"
+def _unit(key: str, modality: Modality, mean: tuple[float, ...], std: tuple[float, ...]) -> float:
+    """What the training's numbers were in, in the modality's units; OptionError where they do not tell it."""
+    listed = ", ".join(f"{each:g}" for each in mean)
     if modality.name.startswith("S1") and min(mean) > 0:
-        found = "linear power"
-    if found:
-        hint = f"constant_scale: {{{key}: 0.0001}}" if found == "reflectance" else "training in dB"
         raise OptionError(
-            f"means of {key} in the configuration look like {found} "
-            f"({', '.join(f'{each:g}' for each in mean)}); the model gets {modality.units}. If the training "
-            f"scaled {modality.units}, say so by {hint}; a model that was trained on other units cannot be "
-            "run."
+            f"means of {key} in the configuration look like linear power ({listed}); the model gets "
+            f"{modality.units}. Give those of a training in dB; a model that was trained on other units "
+            "cannot be run."
         )
+    if not modality.is_optical or (max(mean) >= _DIGITAL_NUMBERS and max(std) >= _REFLECTANCE):
+        return 1.0
+    if min(mean) > 0 and max(*mean, *std) < _REFLECTANCE:
+        return 10_000.0  # reflectance; a digital number is a ten-thousandth of it
+    raise OptionError(
+        f"means of {key} in the configuration do not tell their units: found {listed}, with stds up to "
+        f"{max(std):g}; expected digital numbers (some mean above {_DIGITAL_NUMBERS:g}), or reflectance (all "
+        f"between 0 and {_REFLECTANCE:g}). If the training multiplied digital numbers by a factor, name it: "
+        f"constant_scale: {{{key}: 0.01}}."
+    )

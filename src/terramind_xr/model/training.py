@@ -17,9 +17,10 @@ TASKS = {
     "SemanticSegmentationTask": "segmentation",
     "PixelwiseRegressionTask": "regression",
     "ClassificationTask": "classification",
+    "MultiLabelClassificationTask": "multilabel_classification",
     "ScalarRegressionTask": "scalar_regression",
 }
-"""What can be run: terratorch's classes, and what they call themselves."""
+"""What can be run: terratorch's classes, and what we call them; several labels are a classification to it."""
 BY_TABLE = "terramind_xr.modalities"
 """What `terramind_xr.finetune.XarrayDataModule` says in checkpoints of what standardised its samples."""
 
@@ -178,7 +179,10 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
         return training
     pairs: dict[str, tuple[Any, Any]] = {}
     if told.factory:
-        pairs |= {"task": (saved.task, told.task), "model_factory": (saved.factory, told.factory)}
+        pairs |= {
+            "task": (saved.task or told.task, told.task),
+            "model_factory": (saved.factory, told.factory),
+        }
         for key in sorted({*saved.arguments, *told.arguments}):
             pairs[f"model_args.{key}"] = (saved.arguments.get(key), told.arguments.get(key))
     if saved.class_names and told.class_names:
@@ -198,6 +202,7 @@ def agreed(saved: Training | None, told: Training | None, checkpoint: str) -> Tr
         )
     return replace(
         saved,
+        task=saved.task or told.task,
         class_names=saved.class_names or told.class_names,
         data={**told.data, **saved.data},
         colors=told.colors,
@@ -244,11 +249,11 @@ def _task(class_path: Any, source: str) -> str:
 
 
 def _saved_task(settings: Mapping[str, Any]) -> str:
-    """Task of a checkpoint; one for several labels calls itself a classification, but for its loss."""
-    task, loss = str(settings.get("task")), settings.get("loss")
+    """Task of a checkpoint, empty where it is left out; that of several labels is told by its loss."""
+    task, loss = str(settings.get("task") or ""), settings.get("loss")
     losses = list(loss) if isinstance(loss, Mapping | list) else [loss]
     is_of_labels = task == "classification" and any(each in ("bce", "balanced_bce") for each in losses)
-    return "classification with several labels (MultiLabelClassificationTask)" if is_of_labels else task
+    return "multilabel_classification" if is_of_labels else task
 
 
 def _without_origin(arguments: Mapping[str, Any]) -> dict[str, Any]:
