@@ -9,13 +9,13 @@ import dask
 import dask.array as da
 from dask.base import get_scheduler, named_schedulers
 from dask.callbacks import Callback
-from dask.diagnostics import ProgressBar
 from dask.system import CPU_COUNT
 
-from terramind_xr.engine.order import in_window
+from terramind_xr.engine.order import in_window, works_of
+from terramind_xr.engine.progress import Progress
 
 
-def compute_in_window(writing: list[da.Array], progress: bool, done: Collection[Any] = ()) -> None:
+def compute_in_window(writing: list[da.Array], progress: Progress, done: Collection[Any] = ()) -> None:
     """Run a graph whose chunks are taken (written) by its last tasks, in a window over the scene.
 
     Chunks whose keys are among those `done` are left out.
@@ -26,12 +26,13 @@ def compute_in_window(writing: list[da.Array], progress: bool, done: Collection[
     threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
     # Twice the threads: wide enough to keep every one at work.
     graph, keys = in_window(writing, ahead=2 * threads, done=done)
-    if client is None:
-        # Handed over, not entered: a bar that is entered counts what other threads compute as well.
-        bar = {ProgressBar(dt=0.5)._callback} if progress else set()
-        run(graph, keys, callbacks=Callback.active | bar)
-    else:
-        run(graph, keys)
+    waits_for = "the model loads, the first blocks run" if works_of(graph) else ""
+    with progress.counting(keys, client, waits_for) as callbacks:
+        if client is None:
+            # Handed over, not entered: callbacks that are entered count what other threads compute as well.
+            run(graph, keys, callbacks=Callback.active | callbacks)
+        else:
+            run(graph, keys)
 
 
 def is_in_this_process(array: da.Array) -> bool:
