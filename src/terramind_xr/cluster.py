@@ -68,35 +68,29 @@ def preload(
             f"client is {client!r}; expected a distributed.Client that is not asynchronous, such as "
             "Client(cluster)."
         )
-    names = [lookup(name).name for each in (outputs, inputs) for name in _listed(each)]
-    wanted = {name for name in names[: len(_listed(outputs))]}
-    wanted |= {name for name in names if modalities[name].raw_key is None}
-    recipe = find(chosen_model(model), wanted)
+    generated, read = ([lookup(name).name for name in _listed(names)] for names in (outputs, inputs))
+    maps = {name for name in read if modalities[name].raw_key is None}
+    recipe = find(chosen_model(model), {*generated, *maps})
     try:
         client.register_plugin(_Resident(recipe, execution(device)))
         found = client.run(_loaded, on_error="return")
     except ImportError as error:
-        _forget(client)
+        client.unregister_worker_plugin(_NAME)
         raise OptionError(
-            f"The workers cannot import what the client has ({error}). Install terramind_xr in their environment."
+            f"The workers cannot import what the client has ({error}). Install terramind_xr where they run."
         ) from error
-    failed = {worker: error for worker, error in found.items() if error is not None}
+    failed = [(worker, fault) for worker, fault in found.items() if fault is not None]
     if failed:
-        _forget(client)
-        worker, error = next(iter(failed.items()))
-        kind = type(error) if isinstance(error, TerramindError) else WeightsError
-        raise kind(
-            f"{len(failed)} of {len(found)} workers cannot load the model. {worker}: "
-            f"{error if isinstance(error, TerramindError) else f'{type(error).__name__}: {error}'}"
-        ) from error
+        client.unregister_worker_plugin(_NAME)
+        worker, fault = failed[0]
+        is_ours = isinstance(fault, TerramindError)
+        told = str(fault) if is_ours else f"{type(fault).__name__}: {fault}"
+        message = f"{len(failed)} of {len(found)} workers cannot load the model. {worker}: {told}"
+        raise (type(fault) if is_ours else WeightsError)(message) from fault
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _forget(client: Client) -> None:
-    client.unregister_worker_plugin(_NAME)
 
 
 class _Resident(WorkerPlugin):  # type: ignore[misc]  # distributed has no types

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import sys
 import threading
 import time
@@ -36,7 +35,7 @@ class Standing:
     area
         Square kilometres of all blocks; None where that cannot be told.
     waits_for
-        What is at work before the first block is done.
+        What is at work while no block of this run is done; else nothing.
     """
 
     done: int
@@ -45,11 +44,6 @@ class Standing:
     rate: float | None = None
     area: float | None = None
     waits_for: str = ""
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether no block is done that tells how fast it goes."""
-        return bool(self.waits_for)
 
     def __str__(self) -> str:
         parts = [f"{self.done:,} of {self.total:,} blocks"]
@@ -108,9 +102,12 @@ class Progress:
         self, title: str, total: int, *, before: int = 0, area: float | None = None, shown: bool = True
     ) -> None:
         self._title, self._total, self._before, self._area, self._shown = title, total, before, area, shown
-        self._count, self._running = 0, None
+        self._count = 0
+        self._running: tuple[Any, Collection[Any]] | None = None  # client of a cluster, and keys there
         self._waits_for = "the first blocks run"
-        self._first: tuple[float, int] | None = None  # when a block was seen first, and how many then were
+        # When blocks were seen to be done for the first and the last time, and how many: loading is no rate.
+        self._first: tuple[float, int] | None = None
+        self._last = 0.0, 0
         self._lock, self._end = threading.Lock(), threading.Event()
 
     def __enter__(self) -> Progress:
@@ -170,16 +167,19 @@ class Progress:
         running = self._running
         count = self._count + (_finished_on(*running) if running else 0)
         now = time.monotonic()
-        if self._first is None and count:
-            self._first = now, count
-        since, first = self._first or (now, 0)
-        rate = (count - first) / (now - since) if count > first and now > since else None
-        if count == 0 and self._before < self._total:
-            return Standing(
-                self._before, self._total, now - self._start, waits_for=self._waits_for, area=self._area
-            )
-        done = min(self._before + count, self._total)
-        return Standing(done, self._total, now - self._start, rate, self._area)
+        if count != self._last[1]:
+            self._last = now, count
+            self._first = self._first or self._last
+        since, first = self._first or self._last
+        seconds, blocks = self._last[0] - since, self._last[1] - first
+        return Standing(
+            self._before + count,
+            self._total,
+            now - self._start,
+            blocks / seconds if seconds > 0 and blocks > 0 else None,
+            self._area,
+            "" if count else self._waits_for,
+        )
 
     def _show(self) -> None:
         with contextlib.suppress(Exception):  # such as a closed terminal
@@ -225,7 +225,7 @@ class _Terminal:
         self._bar.start()
 
     def update(self, standing: Standing) -> None:
-        total = None if standing.is_waiting else standing.total  # None: it pulses
+        total = None if standing.waits_for else standing.total  # None: it pulses
         self._bar.update(self._task, total=total, completed=standing.done, told=str(standing), refresh=True)
 
     def close(self, standing: Standing) -> None:
@@ -234,18 +234,19 @@ class _Terminal:
 
 
 class _Notebook:
-    """A bar below the cell; no widgets are needed."""
+    """A bar below the cell, as HTML: no widgets are needed."""
 
     def __init__(self, title: str) -> None:
-        from IPython.display import HTML, display
+        from IPython.display import display
 
-        self._title, self._html = title, HTML
-        self._handle = display(HTML(html.escape(title)), display_id=True)
+        self._title = title
+        self._handle = display({"text/plain": title}, raw=True, display_id=True)
 
     def update(self, standing: Standing) -> None:
-        value = "" if standing.is_waiting else f" value='{standing.done}'"
+        value = "" if standing.waits_for else f" value='{standing.done}'"
         bar = f"<progress max='{standing.total}'{value}></progress>"
-        self._handle.update(self._html(f"{html.escape(self._title)} {bar} {html.escape(str(standing))}"))
+        told = {"text/plain": f"{self._title}: {standing}", "text/html": f"{self._title} {bar} {standing}"}
+        self._handle.update(told, raw=True)
 
     close = update
 
