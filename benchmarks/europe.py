@@ -27,6 +27,7 @@ import xarray as xr
 
 from terramind_xr.engine import Field, Layer, Output, Source, Tiling, map_tiles
 from terramind_xr.engine.kernel import Array, Mask
+from terramind_xr.engine.progress import Progress
 from terramind_xr.engine.run import compute_in_window
 
 MIB = 1024  # ru_maxrss is in KiB on Linux
@@ -104,7 +105,7 @@ def throughput(rows: int, columns: int) -> tuple[float, Tiling]:
     source = da.zeros((1, rows, columns), dtype="uint8", chunks=(1, 2048, 2048))
     (result,) = map_tiles([Source(source)], Free(), tiling)
     start = time.perf_counter()
-    compute_in_window([result.map_blocks(_forget, meta=result._meta)], progress=False)
+    compute_in_window([result.map_blocks(_forget, meta=result._meta)], Progress("", 1, shown=False))
     return time.perf_counter() - start, tiling
 
 

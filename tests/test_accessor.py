@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import subprocess
@@ -109,7 +110,7 @@ def documented():
 def resolve(path):
     """The object a path of the reference means: a module, or what a module holds."""
     module, _, name = path.rpartition(".")
-    return sys.modules[path] if path in sys.modules else getattr(sys.modules[module], name)
+    return sys.modules[path] if path in sys.modules else getattr(importlib.import_module(module), name)
 
 
 def test_names_on_the_pages_can_be_reached():

@@ -21,6 +21,7 @@ from zarr.storage import MemoryStore
 
 from kernels import TrivialKernel
 from terramind_xr.engine import Field, Output, Source, Tiling, map_tiles, regions
+from terramind_xr.engine.progress import Progress
 from terramind_xr.engine.run import compute_in_window
 from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import TerramindWarning
@@ -260,7 +261,7 @@ def peak(ds, most):
     with pytest.MonkeyPatch.context() as patch, Callback(posttask=look), dask.config.set(num_workers=1):
         patch.setattr(regions, "CHUNKS", most)
         array = ds["map"].data
-        compute_in_window([array.map_blocks(forget, meta=array._meta)], progress=False)
+        compute_in_window([array.map_blocks(forget, meta=array._meta)], Progress("", 1, shown=False))
     return found
 
 

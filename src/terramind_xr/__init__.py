@@ -58,6 +58,7 @@ __all__ = [
     "open_rasters",
     "plan",
     "plot",
+    "preload",
     "reconstruct",
     "seam_index",
     "segment",
@@ -72,9 +73,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """Import `finetune` when it is asked for: it needs torch and Lightning, which are slow to import."""
+    """Import what is asked for seldom and slow to import: `finetune` needs torch, `preload` distributed."""
     if name == "finetune":
         return _importlib.import_module("terramind_xr.finetune")
+    if name == "preload":
+        return _importlib.import_module("terramind_xr.cluster").preload
     raise AttributeError(f"module 'terramind_xr' has no attribute {name!r}")
 
 

@@ -17,6 +17,7 @@ from xarray.conventions import encode_cf_variable
 from terramind_xr.data.labels import BAND_DIMS, band_dim, labels_along
 from terramind_xr.data.metadata import missing_value, packing
 from terramind_xr.engine.cog import Place, Raster, write_cog
+from terramind_xr.engine.progress import square_kilometres
 from terramind_xr.errors import InputError, OptionError, warn
 from terramind_xr.facts import LandCoverClass, modalities
 from terramind_xr.grid import Grid
@@ -76,7 +77,8 @@ def to_raster(
     compress
         Lossless compression; None for none.
     progress
-        Whether to show a progress bar; a cluster shows its own, on the dashboard.
+        Whether to show how far it is, on a cluster too: blocks, km²/s where the CRS is projected, and the
+        time left. It is a bar in a terminal or notebook, and elsewhere a line a minute to standard error.
 
     Returns
     -------
@@ -118,7 +120,8 @@ def to_raster(
     raster = replace(raster, resampling=_resampling(data, raster, overviews))
     turned = data.variable.isel({dim: slice(None, None, -1) for dim in _turns(grid)})
     pieces = _pieces(turned, raster) if turned.chunks is None else _encoded(turned, raster.dtype).data
-    write_cog(pieces, raster, target, compress=compress, progress=progress)
+    area = square_kilometres(grid)
+    write_cog(pieces, raster, target, compress=compress, progress=progress, area=area)
     return target
 
 

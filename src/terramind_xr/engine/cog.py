@@ -18,6 +18,7 @@ import numpy as np
 from dask.array.core import slices_from_chunks
 from numpy.typing import NDArray
 
+from terramind_xr.engine.progress import Progress
 from terramind_xr.engine.run import compute_in_window, is_in_this_process
 from terramind_xr.errors import OptionError
 
@@ -82,6 +83,7 @@ def write_cog(
     *,
     compress: str | None,
     progress: bool,
+    area: float | None = None,
 ) -> None:
     """Write numbers ([band,] y, x), as they are in the file, to a Cloud Optimized GeoTIFF.
 
@@ -99,7 +101,9 @@ def write_cog(
     compress
         GDAL's name of a lossless compression; None for none.
     progress
-        Whether to show a progress bar.
+        Whether to show how far it is.
+    area
+        Square kilometres of the raster, to tell how fast it goes.
 
     Raises
     ------
@@ -116,7 +120,14 @@ def write_cog(
         ) from None
     try:
         _check_space(raster, folder, path)
-        _write_tiles(values, raster, folder / "blocks.tif", progress)
+        if isinstance(values, da.Array):
+            with Progress("to_raster", values.npartitions, area=area, shown=progress) as bar:
+                _compute_tiles(values, raster, folder / "blocks.tif", bar)
+        else:
+            with _tiles(raster, folder / "blocks.tif") as tiles:
+                for place, chunk in values:
+                    tiles.put(chunk, place)
+        _check_whole(folder / "blocks.tif", raster)
         _optimise(folder / "blocks.tif", folder / "cog.tif", raster, compress)
         _replace(folder, path, raster)
     finally:
@@ -207,20 +218,18 @@ class _Parts:
         return chunk
 
 
-def _write_tiles(
-    values: da.Array | Iterable[tuple[Place, NDArray[Any]]], raster: Raster, path: Path, progress: bool
-) -> None:
+def _compute_tiles(values: da.Array, raster: Raster, path: Path, progress: Progress) -> None:
     with _tiles(raster, path) as tiles:
-        if not isinstance(values, da.Array):
-            for place, chunk in values:
-                tiles.put(chunk, place)
-        elif is_in_this_process(values):
+        if is_in_this_process(values):
             compute_in_window([_taking(values, tiles)], progress)
         else:
             parts = _Parts(path.parent, path)
             compute_in_window([_taking(values, parts)], progress)
             for place in slices_from_chunks(values.chunks):
                 tiles.put(parts.pop(place), place)
+
+
+def _check_whole(path: Path, raster: Raster) -> None:
     # What GDAL cannot write when it closes a file, it does not tell.
     with _fault_of_the_disk():
         if path.stat().st_size < _size(raster):

@@ -11,14 +11,14 @@ import dask.array as da
 from dask._task_spec import DataNode, Task
 from dask.base import get_scheduler, named_schedulers
 from dask.callbacks import Callback
-from dask.diagnostics import ProgressBar
 from dask.system import CPU_COUNT
 
-from terramind_xr.engine.order import Graph, in_window
+from terramind_xr.engine.order import Graph, in_window, works_of
+from terramind_xr.engine.progress import Progress
 from terramind_xr.engine.regions import in_regions
 
 
-def compute_in_window(writing: list[da.Array], progress: bool, done: Collection[Any] = ()) -> None:
+def compute_in_window(writing: list[da.Array], progress: Progress, done: Collection[Any] = ()) -> None:
     """Run a graph whose chunks are taken (written) by its last tasks, in a window over the scene.
 
     Where it would be large, it is run region by region. Chunks whose keys are among those `done` are left
@@ -45,17 +45,20 @@ def compute_in_window(writing: list[da.Array], progress: bool, done: Collection[
         graph, keys = in_window(
             tasks, [*region.keys, *handed], ahead=2 * threads, run=token, given=region.given
         )
-        if client is None:
-            # Handed over, not entered: a bar that is entered counts what other threads compute as well.
-            bar = {ProgressBar(dt=0.5)._callback} if progress else set()
-            results = run(graph, keys, callbacks=Callback.active | bar)
-        else:
-            results = _on_cluster(client, graph, keys, len(region.keys))
+        waits_for = "the model loads, the first blocks run" if works_of(tasks) else ""
+        with progress.counting(keys[: len(region.keys)], client, waits_for) as callbacks:
+            if client is None:
+                # Handed over, not entered: entered callbacks count what other threads compute as well.
+                results = run(graph, keys, callbacks=Callback.active | callbacks)
+            else:
+                results = _on_cluster(client, graph, keys, len(region.keys))
         held = passed | dict(zip(handed, results[len(region.keys) :], strict=True))
 
 
 def _on_cluster(client: Any, graph: Graph, keys: list[Any], wanted: int) -> list[Any]:
     """Compute keys, so many of which are waited for; all stay on the cluster as long as these are held."""
+    if wanted == len(keys):
+        return list(client.get(graph, keys))
     futures: list[Any] = client.get(graph, keys, sync=False)
     try:
         client.gather(futures[:wanted])

@@ -25,9 +25,11 @@ from zarr.storage._common import make_store_path
 
 from terramind_xr.engine.identity import Identity, differences, identity, origins_of
 from terramind_xr.engine.ledger import Chunks, DamagedLedgerError, Ledger, buffer
+from terramind_xr.engine.progress import Progress, square_kilometres
 from terramind_xr.engine.run import compute_in_window
 from terramind_xr.engine.storable import chunk_sizes, in_chunks, storable
 from terramind_xr.errors import InputError, OptionError, warn
+from terramind_xr.grid import Grid
 
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
 
@@ -57,7 +59,8 @@ def to_zarr(obj: Data, store: Any, *, resume: bool = True, progress: bool = True
         Whether to go on with a broken run; if not, a store that holds one is refused. Stores that cannot
         delete objects are not gone on with.
     progress
-        Whether to show a progress bar; a cluster shows its own, on the dashboard.
+        Whether to show how far it is, on a cluster too: blocks, km²/s where the CRS is projected, and the
+        time left. It is a bar in a terminal or notebook, and elsewhere a line a minute to standard error.
 
     Returns
     -------
@@ -245,8 +248,21 @@ def _write_chunks(
         each = _writing(source, str(name), arrays[str(name)], ledger)
         writing.append(each)
         done |= {(each.name, *place) for place in finished.get(str(name), ())}
-    if len(done) < sum(each.npartitions for each in writing):
-        compute_in_window(writing, progress, done)
+    total = sum(each.npartitions for each in writing)
+    if len(done) < total:
+        area = _area([ds[name] for name in lazy])
+        with Progress("to_zarr", total, before=len(done), area=area, shown=progress) as bar:
+            compute_in_window(writing, bar, done)
+
+
+def _area(variables: list[xr.DataArray]) -> float | None:
+    """Square kilometres of the largest variable, all its dates; None where that cannot be told."""
+    found = [
+        area
+        for each in variables
+        if (area := square_kilometres(Grid.find(each), scenes=each.sizes.get("time", 1))) is not None
+    ]
+    return max(found, default=None)
 
 
 def _writing(source: da.Array, variable: str, array: zarr.Array[Any], ledger: Ledger | None) -> da.Array:

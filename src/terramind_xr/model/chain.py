@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.model import weights
+from terramind_xr.model import compiled, weights
 from terramind_xr.model.batch import Batch, Target
 from terramind_xr.model.coordinates import Text, decode_coordinates, draw_coordinates
 from terramind_xr.model.decoding import decode, expected_codes, token_codes
@@ -62,6 +62,25 @@ def generate(
             else decode(recipe, name, codes[name], batch.places, sampling, device)
             for name in outputs
         }
+
+
+def load(recipe: Recipe, execution: Execution) -> None:
+    """Load all networks of a recipe, which this process then keeps.
+
+    Raises
+    ------
+    OptionError
+        The device is not there, or OpenVINO is not.
+    WeightsError
+        Weights are missing, damaged, or those of another model.
+    """
+    with session(execution) as device:
+        weights.sampler(recipe, (), (), device)
+        for name, _ in recipe.tokenizers:
+            if name != "Coordinates":  # is a text
+                weights.tokenizer(recipe, name, device)
+        for _, decoder in recipe.decoders:
+            compiled.network(decoder)
 
 
 def generate_tokens(
