@@ -182,6 +182,48 @@ def test_two_acquisitions_of_one_time_are_matched_by_position(scene):
     np.testing.assert_array_equal(generate(numbers, offset=said), generate(ds))
 
 
+def classified(scene, dtype="uint8"):
+    """A scene with a scene classification beside it, cloud in its upper half."""
+    codes = np.where(np.arange(scene.sizes["y"])[:, None] < scene.sizes["y"] // 2, 9, 4)
+    codes = np.broadcast_to(codes, (scene.sizes["y"], scene.sizes["x"])).astype(dtype)
+    return scene.assign(SCL=(("y", "x"), codes))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("mask", ["SCL", {"SCL": [9]}, {"S2L2A": "SCL"}, {"SCL": (9, 11)}])
+def test_a_scene_classification_is_a_mask_by_its_name(scene, mask, dtype):
+    ds = classified(scene, dtype)
+    expected = generate(scene, "LULC", mask={"S2L2A": ds["SCL"] == 9})
+    found = generate(ds, "LULC", mask=mask)
+    np.testing.assert_array_equal(found, expected)
+    assert (found[: scene.sizes["y"] // 2] == 0).all()
+
+
+def test_clouds_hide_the_optical_inputs_alone(scene):
+    radar = terramind_xr.synthetic.scene(scene.sizes["y"], modalities=("S2L2A", "S1GRD"))
+    ds = classified(radar)
+    by_name = terramind_xr.generate(ds, "LULC", model="demo", mask="SCL")
+    by_input = terramind_xr.generate(radar, "LULC", model="demo", mask={"S2L2A": ds["SCL"] == 9})
+    np.testing.assert_array_equal(by_name, by_input)
+    assert (by_name != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "mask", "message"),
+    [
+        (lambda ds: ds, "scl", "found no such variable among .*'SCL'"),
+        (lambda ds: ds.rename(SCL="quality"), "quality", r"mask=\{'quality': \[1, 2\]\}"),
+        (lambda ds: ds, {"SCL": [8.5]}, "a list of whole numbers"),
+        (lambda ds: ds[["SCL"]].assign(DEM=ds.SCL * 1.0), "SCL", "none is optical"),
+    ],
+)
+def test_names_of_masks_that_cannot_be_used(scene, change, mask, message):
+    ds = change(classified(scene))
+    ds = ds.assign({name: ds[name].assign_attrs(units="m") for name in ds.data_vars if name == "DEM"})
+    with pytest.raises(terramind_xr.TerramindError, match=message):
+        terramind_xr.generate(ds, "LULC", model="demo", mask=mask)
+
+
 def test_a_mask_without_coordinates_goes_with_data_without_them(scene):
     bare = scene[["S2L2A"]].drop_vars(["y", "x"])
     with pytest.warns(terramind_xr.TerramindWarning, match="no coordinates"):

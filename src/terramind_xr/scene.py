@@ -26,6 +26,7 @@ from terramind_xr.data import (
     check_inputs,
     examine,
     match_masks,
+    with_names,
 )
 from terramind_xr.data.units import conversion
 from terramind_xr.engine import Source, Tiling
@@ -113,7 +114,8 @@ class Scene:
         if rasters and mask is not None:
             _refuse_mask_of_tokens(mask, upright, rasters)
         every: tuple[ModalityInput | TokenRaster, ...] = (*examined.inputs.values(), *rasters.values())
-        matched = match_masks(mask, upright)
+        pixels = xr.Dataset() if obj is None else as_dataset(obj)
+        matched = match_masks(with_names(mask, pixels, upright), upright)
         scene = cls(upright, rasters, examined.offsets, matched, every[0], get_options().check_values)
         faults = [how for raster in rasters.values() if (how := raster.differs_along(scene.extra))]
         if faults:

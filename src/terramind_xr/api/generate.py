@@ -89,8 +89,9 @@ def generate(
         the S2L2A input, else of the S2L1C one; 0 where dates differ.
     mask
         True where pixels are not to be used, e.g. clouds: one array for all inputs, or one by input. It is
-        matched by its coordinates; a mask without time holds for every date. Tokens take no mask: patches
-        that hold 65535 are not used.
+        matched by its coordinates; a mask without time holds for every date. ``"SCL"``, the name of a
+        variable, hides clouds, their shadows and what is defective from the optical inputs, and
+        ``{"SCL": [3, 8, 9]}`` the classes named. Tokens take no mask: patches that hold 65535 are not used.
     decoding
         ``"argmax"`` decodes the most probable (or drawn) tokens, as upstream; ``"expected"`` the mean over
         all tokens by their probability, which draws nothing and shows the patches less.

@@ -45,7 +45,7 @@ def plan(
     offset
         Radiometric offset within Sentinel-2 numbers.
     mask
-        Pixels that are not to be used.
+        Pixels that are not to be used, as for `generate`.
     shifts
         Passes over the scene.
     overlap

@@ -48,7 +48,7 @@ def reconstruct(
     offset
         Radiometric offset within Sentinel-2 numbers.
     mask
-        True where pixels are not to be used.
+        True where pixels are not to be used, as for `generate`.
     diffusion_steps
         Steps of a diffusion decoder.
     solver

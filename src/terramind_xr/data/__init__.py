@@ -4,8 +4,9 @@ Numbers are looked at where a block is read: see `terramind_xr.data.values`.
 """
 
 from terramind_xr.data.check import Check
+from terramind_xr.data.codes import Mask, with_names
 from terramind_xr.data.layout import ModalityInput
-from terramind_xr.data.masks import Mask, match_masks
+from terramind_xr.data.masks import match_masks
 from terramind_xr.data.offset import Offset
 from terramind_xr.data.report import Report
 from terramind_xr.data.search import Bands, Names, Request, as_dataset, find_inputs, held, lookup
@@ -29,4 +30,5 @@ __all__ = [
     "lookup",
     "match_masks",
     "validate",
+    "with_names",
 ]

@@ -16,10 +16,10 @@ from terramind_xr.data.layout import ModalityInput
 from terramind_xr.errors import InputError
 from terramind_xr.grid import Grid
 
-Mask = xr.DataArray | Mapping[str, xr.DataArray] | None
 
-
-def match_masks(mask: Mask, inputs: Mapping[str, ModalityInput]) -> dict[str, xr.DataArray]:
+def match_masks(
+    mask: xr.DataArray | Mapping[str, xr.DataArray] | None, inputs: Mapping[str, ModalityInput]
+) -> dict[str, xr.DataArray]:
     """Mask of each input that has one, on the grid and the dates of the input.
 
     Parameters
