@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import terramind_xr
 from terramind_xr.data.units import Conversion, accepted_units, conversion
 from terramind_xr.errors import InputError
 from terramind_xr.facts import modalities
@@ -106,3 +107,23 @@ def test_the_applications_registry_is_left_alone():
         assert mine.Quantity("DN").to("").magnitude == 42
     finally:
         pint.set_application_registry(pint.UnitRegistry())
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_quantities_of_any_registry_are_numbers_with_units(is_lazy):
+    """As pint-xarray wraps them; without their units they would be taken for the modality's own."""
+    registry = pint.UnitRegistry()
+    ds = terramind_xr.synthetic.scene(224, modalities=("S2L2A", "DEM"))
+    ds = ds.chunk() if is_lazy else ds.compute()
+    wrapped = ds.copy()
+    for name, factor, units in (("S2L2A", 0.01, "percent"), ("DEM", 0.001, "km")):
+        values = (ds[name] * factor).data
+        wrapped[name] = ds[name].copy(data=registry.Quantity(values, units))
+        wrapped[name].attrs.pop("units")
+    assert wrapped.terramind.validate().ok
+    assert not [each for each in wrapped.terramind.validate().warnings if each.check == "units"]
+    found = wrapped.terramind.generate("LULC", model="demo")
+    assert (found.chunks is not None) == is_lazy
+    assert (found.compute() == ds.terramind.generate("LULC", model="demo").compute()).mean() > 0.999
+    only = wrapped["DEM"].terramind.validate()
+    assert [each.found for each in only.checks if each.check == "units"] == ["kilometer, converted to m"]

@@ -15,6 +15,7 @@ from terramind_xr.data.labels import band_of
 from terramind_xr.data.layout import ModalityInput, Outcome, from_bands, from_variable, mapping_call
 from terramind_xr.data.products import FAMILIES, product_of
 from terramind_xr.data.trees import recipe
+from terramind_xr.data.units import without_quantities
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.facts import Modality, modalities
 
@@ -55,7 +56,7 @@ def lookup(name: str) -> Modality:
 
 
 def as_dataset(obj: xr.Dataset | xr.DataArray, modality: str | None = None) -> xr.Dataset:
-    """The object as a dataset; a DataArray becomes its one variable.
+    """The object as a dataset; a DataArray becomes its one variable, and quantities numbers with units.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def as_dataset(obj: xr.Dataset | xr.DataArray, modality: str | None = None) -> x
         The object is neither a Dataset nor a DataArray.
     """
     if isinstance(obj, xr.Dataset):
-        return obj
+        return without_quantities(obj)
     if isinstance(obj, xr.DataTree):
         raise InputError(
             "the input is a DataTree; expected a Dataset or DataArray on one grid. Make one of its groups:\n"
@@ -86,7 +87,7 @@ def as_dataset(obj: xr.Dataset | xr.DataArray, modality: str | None = None) -> x
         name = modality or str(obj.attrs.get("modality", "")) or name
     if not name or name in obj.coords:
         name = "data"
-    return obj.to_dataset(name=name)
+    return without_quantities(obj.to_dataset(name=name))
 
 
 class Found(NamedTuple):

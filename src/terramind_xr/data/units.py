@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from terramind_xr.errors import InputError
 
 if TYPE_CHECKING:
     import pint
+    import xarray as xr
 
     from terramind_xr.facts import Modality
 
@@ -198,6 +199,28 @@ def _meaning(modality: Modality, units: str | None) -> Conversion | str | None:
         return conversion(modality, units)
     except InputError:  # what cannot be read is only the same as itself
         return units
+
+
+def without_quantities(ds: xr.Dataset) -> xr.Dataset:
+    """Variables of pint quantities, as pint-xarray makes them, as numbers with the attribute ``units``.
+
+    Whose registry they are of does not matter: their units are read by name.
+
+    Examples
+    --------
+    >>> import pint, xarray as xr
+    >>> heights = pint.UnitRegistry().Quantity(np.array([[1.0, 2.0]]), "kilometer")
+    >>> without_quantities(xr.Dataset({"DEM": (("y", "x"), heights)}))["DEM"].attrs["units"]
+    'kilometer'
+    """
+    # `_data`, as `data` would read what is still in a file.
+    held: dict[Any, Any] = {name: data.variable._data for name, data in ds.data_vars.items()}
+    plain = {
+        name: ds[name].copy(data=values.magnitude).assign_attrs(units=str(values.units))
+        for name, values in held.items()
+        if hasattr(values, "magnitude")
+    }
+    return ds.assign(plain) if plain else ds
 
 
 def is_plain_number(modality: Modality) -> bool:
