@@ -9,7 +9,7 @@ from terramind_xr.data.masks import Mask, match_masks
 from terramind_xr.data.offset import Offset
 from terramind_xr.data.report import Report
 from terramind_xr.data.search import Bands, Names, Request, as_dataset, find_inputs, held, lookup
-from terramind_xr.data.validation import Examined, check_inputs, examine, validate
+from terramind_xr.data.validation import Examined, check_inputs, examine
 
 __all__ = [
     "Bands",
@@ -28,5 +28,4 @@ __all__ = [
     "held",
     "lookup",
     "match_masks",
-    "validate",
 ]

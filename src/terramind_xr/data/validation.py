@@ -5,23 +5,25 @@ The checks of one modality and of all together. Metadata only: no pixel is read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from terramind_xr.data.check import Check
-from terramind_xr.data.layout import ModalityInput
+from terramind_xr.data.layout import ALIGN, ModalityInput
 from terramind_xr.data.metadata import is_packed_reflectance, packing
 from terramind_xr.data.offset import Offset, check_option, sentinel2_offset
 from terramind_xr.data.products import family_of, product_of
 from terramind_xr.data.report import Report
-from terramind_xr.data.search import Bands, Names, as_dataset, find_inputs
+from terramind_xr.data.search import Bands, Names, find_inputs
 from terramind_xr.data.units import accepted_units, conversion, is_plain_number, same_units
 from terramind_xr.data.values import declaration
 from terramind_xr.errors import InputError
 from terramind_xr.facts import RESOLUTION, modalities
+from terramind_xr.grid import Grid
 
 _TOLERATED, _REFUSED = 0.01, 0.05
 
@@ -32,48 +34,6 @@ class Examined(NamedTuple):
     inputs: dict[str, ModalityInput]
     offsets: dict[str, Offset]
     report: Report
-
-
-def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | None = None) -> Report:
-    """Check that data can be used as it is.
-
-    Only metadata is read. What the pixels alone show is checked by each block while the model runs.
-
-    Parameters
-    ----------
-    obj
-        A Dataset with a variable for each modality or for each band, or a DataArray that is called after
-        its modality. Dimensions stand in any order; the spatial ones are called (y, x) or (lat, lon).
-    modality
-        Names of the modalities to look for, or None for all that the object holds. For a DataArray with
-        another name, one modality says what it is.
-
-    Returns
-    -------
-    Report
-        One row for each check (bands, product, shape, dtype, scale, units, nodata, offset, CRS,
-        resolution, alignment), each ok, warning or error with the remedy.
-
-    Raises
-    ------
-    InputError
-        The object is no xarray Dataset or DataArray. Faults of the data are in the report.
-    OptionError
-        The modality is unknown.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> dem = xr.DataArray(np.zeros((4, 4)), dims=("y", "x"), name="DEM", attrs={"units": "ft"})
-    >>> report = validate(dem)
-    >>> report.ok, [check.check for check in report.warnings]
-    (True, ['crs', 'resolution'])
-    >>> validate(dem.rename("height of something"), "S1RTC").ok
-    False
-    """
-    single = modality if isinstance(modality, str) else None
-    names = [modality] if isinstance(modality, str) else modality
-    return examine(as_dataset(obj, single), names, derived=True).report
 
 
 def examine(
@@ -276,10 +236,30 @@ def _grid(given: ModalityInput) -> Iterator[Check]:
     if grid.irregularity is not None:
         yield Check(
             name, "resolution.irregular", "error", grid.irregularity, "a regular grid of 10 m",
-            "Reindex or resample it to a regular grid.",
+            regularly(grid),
         )  # fmt: skip
     elif 0 not in given.data.shape:
         yield _resolution(given, name)
+
+
+def regularly(grid: Grid) -> str:
+    """Line that brings coordinates that are not evenly spaced onto a regular grid; gaps become no data."""
+    places = []
+    for axis in (grid.y, grid.x):
+        if axis.irregularity is None or axis.centres is None:
+            continue
+        gaps = np.diff(axis.centres)
+        if not np.isfinite(gaps).all():
+            return "Drop the places that are NaN."
+        if not (np.all(gaps > 0) or np.all(gaps < 0)):
+            return f'Sort it: ds = ds.drop_duplicates("{axis.dim}").sortby("{axis.dim}")'
+        first, last, step = axis.centres[0], axis.centres[-1], float(np.median(gaps))
+        count = round((last - first) / step) + 1
+        line = f"{axis.dim}=np.linspace({float(first)!r}, {float(last)!r}, {count})"
+        places.append((line, abs(step)))
+    tolerance = 0.999 * max((step for _, step in places), default=0.0)
+    lines = ", ".join(line for line, _ in places)
+    return f'Lay it on a regular one: ds = ds.reindex({lines}, method="nearest", tolerance={tolerance!r})'
 
 
 _CRS_REMEDY = "Write it: ds = ds.rio.write_crs('EPSG:…')."
@@ -297,8 +277,7 @@ def _resolution(given: ModalityInput, name: str) -> Check:
     off = max(abs(side / RESOLUTION - 1) for side in size)
     if off <= _TOLERATED:
         return Check(name, "resolution", "ok", found, "")
-    remedy = "Resample it to 10 m in a projected CRS, for example with ds.rio.reproject(crs, resolution=10)."
-    return Check(name, "resolution.other", "error" if off > _REFUSED else "warning", found, expected, remedy)
+    return Check(name, "resolution.other", "error" if off > _REFUSED else "warning", found, expected, ALIGN)
 
 
 def _together(inputs: list[ModalityInput]) -> Iterator[Check]:
@@ -312,6 +291,5 @@ def _together(inputs: list[ModalityInput]) -> Iterator[Check]:
             yield Check(
                 name, "alignment.modalities", "error", f"another grid than {first.title} ({how})",
                 "all modalities on one grid",
-                f"Resample it: {name} = ds[{given.variables[0]!r}]"
-                f".rio.reproject_match(ds[{first.variables[0]!r}]).",
+                ALIGN,
             )  # fmt: skip
