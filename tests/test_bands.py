@@ -318,7 +318,7 @@ def eopf_like():
 
 def test_a_datatree_is_refused_with_a_recipe_that_works():
     tree = eopf_like()
-    with pytest.raises(InputError, match="DataTree; expected a Dataset") as caught:
+    with pytest.raises(InputError, match="DataTree: bands in 4 groups; expected a Dataset") as caught:
         tree.terramind.generate("LULC", model="demo")
     scope = {"tree": tree}
     exec(re.search(r"ds = tree.*\(\)", str(caught.value))[0], scope)

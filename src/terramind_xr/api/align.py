@@ -189,7 +189,7 @@ def _together(made: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """One dataset; coordinates that variables do not agree on are left out."""
     parts = [data.to_dataset(name=name) for name, data in made.items()]
     try:
-        ds: xr.Dataset = xr.merge(parts, join="exact", compat="minimal", combine_attrs="drop")
+        ds: xr.Dataset = xr.merge(parts, join="exact", compat="minimal", combine_attrs="override")
     except ValueError as error:
         raise InputError(
             f"{', '.join(made)}: other places along a dimension that they share ({error}); expected the same "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 
+import numpy as np
 import xarray as xr
 
 from terramind_xr.data.check import Check
@@ -53,7 +54,7 @@ def tree_fault(tree: xr.DataTree) -> Check:
         return fault
     listed = "one group" if len(groups) == 1 else f"bands in {len(groups)} groups"
     return Check(
-        "DataTree", "grid.tree", "error", f"the input is a DataTree, {listed}",
+        "DataTree", "grid.tree", "error", listed,
         "a Dataset or DataArray on one grid", "Bring its groups onto one: ds = tree.terramind.align()",
     )  # fmt: skip
 
@@ -61,8 +62,10 @@ def tree_fault(tree: xr.DataTree) -> Check:
 def _is_wanted(name: str, data: xr.DataArray) -> bool:
     if name in modalities or name.lower() == "scl":
         return data.ndim > 1
-    is_band = any(band_of(name, each) for each in modalities.values())
-    return is_band and data.ndim > 1 and data.dtype.itemsize > 1
+    # "r" is a humidity as well: colours of one letter are none of a product.
+    is_band = any(band_of(name, each) for each in modalities.values() if each.name != "RGB")
+    stored = np.dtype(data.encoding.get("dtype", data.dtype))
+    return is_band and data.ndim > 1 and stored.itemsize > 1
 
 
 def _several(name: str, paths: list[str]) -> Check:

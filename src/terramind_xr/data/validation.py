@@ -250,7 +250,7 @@ def regularly(grid: Grid) -> str:
             continue
         gaps = np.diff(axis.centres)
         if not np.isfinite(gaps).all():
-            return "Drop the places that are NaN."
+            return f'Leave out what has no place: ds = ds.isel({axis.dim}=ds["{axis.dim}"].notnull())'
         if not (np.all(gaps > 0) or np.all(gaps < 0)):
             return f'Sort it: ds = ds.drop_duplicates("{axis.dim}").sortby("{axis.dim}")'
         first, last, step = axis.centres[0], axis.centres[-1], float(np.median(gaps))
@@ -259,7 +259,7 @@ def regularly(grid: Grid) -> str:
         places.append((line, abs(step)))
     tolerance = 0.999 * max((step for _, step in places), default=0.0)
     lines = ", ".join(line for line, _ in places)
-    return f'Lay it on a regular one: ds = ds.reindex({lines}, method="nearest", tolerance={tolerance!r})'
+    return f'Lay it on a regular grid: ds = ds.reindex({lines}, method="nearest", tolerance={tolerance!r})'
 
 
 _CRS_REMEDY = "Write it: ds = ds.rio.write_crs('EPSG:…')."
