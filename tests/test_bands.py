@@ -311,7 +311,7 @@ def eopf_like():
             f"{bands}/r60m": group(["b01", "b09", "b02"], 60),
             f"{bands}/r20m": group(["b05", "b06", "b07", "b8a", "b11", "b12", "b02"], 20),
             f"{bands}/r10m": group(["b02", "b03", "b04", "b08"], 10),
-            "/conditions/mask": xr.Dataset({"scl": single("LULC", 60, 60)}),
+            "/conditions/mask": xr.Dataset({"scl": single("LULC", 60, 60).drop_vars("spatial_ref")}),
         }
     )
 

@@ -126,12 +126,14 @@ class Warp:
             if nodata is not None and not math.isnan(nodata):
                 given = np.where(given == given.dtype.type(nodata), np.nan, given)
             nodata = fill = math.nan
+        # GDAL would take the scale from the windows, and so smooth small or turned blocks more than others.
+        scale = {"XSCALE": "1", "YSCALE": "1"} if self.method == "bilinear" else {}
         made = np.full(target.shape, fill, given.dtype)
         reproject(
             given, made,
             src_transform=source.affine, src_crs=source.crs or _PLANE, src_nodata=nodata,
             dst_transform=target.affine, dst_crs=target.crs or _PLANE, dst_nodata=fill,
-            resampling=Resampling[self.method], num_threads=1, tolerance=0.0,
+            resampling=Resampling[self.method], num_threads=1, tolerance=0.0, **scale,
         )  # fmt: skip
         if math.isnan(fill) and not math.isnan(self.fill):
             made = np.where(np.isnan(made), made.dtype.type(self.fill), made)
