@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(terramind_xr.__file__).parent
 SCENE = xr.Dataset({"S2L2A": (("y", "x"), np.zeros((2, 2)))})
 METHODS = [
-    "detokenize", "embed", "evaluate", "generate", "plan", "plot", "reconstruct", "seam_index", "segment",
-    "to_raster", "to_zarr", "tokenize", "validate",
+    "align", "detokenize", "embed", "evaluate", "generate", "plan", "plot", "reconstruct", "seam_index",
+    "segment", "to_raster", "to_zarr", "tokenize", "validate",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenes import plain, single
-from terramind_xr.data import validate
+from terramind_xr import validate
 from terramind_xr.errors import InputError
 from terramind_xr.grid import Grid
 

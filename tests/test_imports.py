@@ -16,7 +16,8 @@ import terramind_xr
 ORDER = (
     "errors", "options", "facts", "crs", "axis", "grid", "georeference", "conventions", "data", "noise",
     "model", "engine", "kernels", "token_raster", "token_inputs", "scene", "plans", "seams", "label",
-    "evaluation", "legend", "plotting", "raster", "synthetic", "io", "stac", "finetune", "api", "cluster",
+    "evaluation", "legend", "plotting", "raster", "synthetic", "io", "alignment", "stac", "finetune", "api",
+    "cluster",
     "accessor", "__init__",
 )  # fmt: skip
 TORCH = frozenset({"torch", "torchvision", "terratorch", "diffusers", "lightning"})

@@ -9,7 +9,8 @@ import rasterio
 import xarray as xr
 
 from scenes import TILES, plain, single
-from terramind_xr.data import find_inputs, validate
+from terramind_xr import validate
+from terramind_xr.data import find_inputs
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.facts import modalities
 from terramind_xr.io import open_rasters

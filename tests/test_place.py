@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import terramind_xr
 from scenes import plain, split
-from terramind_xr.data import find_inputs, validate
+from terramind_xr import validate
+from terramind_xr.data import find_inputs
 from terramind_xr.grid import Grid
 from terramind_xr.kernels.describe import modality_output
 from terramind_xr.label import label

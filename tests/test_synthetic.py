@@ -13,8 +13,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terramind_xr import synthetic
-from terramind_xr.data import validate
+from terramind_xr import synthetic, validate
 from terramind_xr.errors import OptionError
 from terramind_xr.facts import lulc_classes, modalities
 from terramind_xr.synthetic import dataset, fields, radar, render, spectra

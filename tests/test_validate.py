@@ -13,7 +13,8 @@ import xarray as xr
 
 import terramind_xr
 from scenes import TILES, axes, plain, single, split, unreadable
-from terramind_xr.data import as_dataset, check_inputs, examine, find_inputs, validate
+from terramind_xr import validate
+from terramind_xr.data import as_dataset, check_inputs, examine, find_inputs
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.io import open_rasters
 
@@ -115,21 +116,21 @@ FAULTS = [
           "offset=0"),
     Fault("strange offset", lambda: s2(BOA_ADD_OFFSET=-500), "S2L2A", "offset", "offset=1000"),
     # grid
-    Fault("20 m", lambda: plain("S2L2A", step=20.0), "S2L2A", "resolution", "resolution=10"),
-    Fault("square degrees", lambda: geographic(s2(), 9e-5, 9e-5), "S2L2A", "resolution", "projected CRS"),
-    Fault("web mercator", lambda: s2().rio.write_crs(3857), "S2L2A", "resolution", "resolution=10"),
+    Fault("20 m", lambda: plain("S2L2A", step=20.0), "S2L2A", "resolution", "ds.terramind.align()"),
+    Fault("square degrees", lambda: geographic(s2(), 9e-5, 9e-5), "S2L2A", "resolution", "terramind.align()"),
+    Fault("web mercator", lambda: s2().rio.write_crs(3857), "S2L2A", "resolution", "ds.terramind.align()"),
     Fault("a row is missing", lambda: s2().isel(y=[0, 1, 3, 4]), "S2L2A", "resolution", "regular grid"),
-    Fault("NaN in x", lambda: on_grid(s2(), x=[0, 1, np.nan, 3, 4]), "S2L2A", "resolution", "regular grid"),
+    Fault("NaN in x", lambda: on_grid(s2(), x=[0, 1, np.nan, 3, 4]), "S2L2A", "resolution", "notnull()"),
     Fault("broken CRS", lambda: s2().drop_vars("spatial_ref").assign_attrs(crs="EPSG:nonsense"), "S2L2A",
           "crs",
           "write_crs"),
     Fault("variables shifted", lambda: split(s2()).assign(B05=split(s2().rename(y="lat", x="lon")).B05),
           "B05", "grid",
-          "reproject_match(ds['B01'])"),
+          "ds.terramind.align()"),
     Fault("bands at 20 m", lambda: split(s2()).assign(B05=split(plain("S2L2A", 3, 3)).B05.rename(
-        y="northing", x="easting")), "B05", "grid", "reproject_match(ds['B01'])"),
+        y="northing", x="easting")), "B05", "grid", "ds.terramind.align()"),
     Fault("modalities apart", lambda: scene().assign(DEM=single("DEM", 7).rename(y="lat", x="lon")), "DEM",
-          "alignment", "reproject_match(ds['S2L2A'])"),
+          "alignment", "ds.terramind.align()"),
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any as _Any
 
 from terramind_xr import accessor as accessor
 from terramind_xr import synthetic
+from terramind_xr.api.align import align
 from terramind_xr.api.detokenize import detokenize
 from terramind_xr.api.embed import embed
 from terramind_xr.api.export import export
@@ -19,7 +20,8 @@ from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
 from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
-from terramind_xr.data import Check, Report, validate
+from terramind_xr.api.validate import validate
+from terramind_xr.data import Check, Report
 from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
 from terramind_xr.evaluation import evaluate
@@ -46,6 +48,7 @@ __all__ = [
     "TerramindWarning",
     "WeightsError",
     "__version__",
+    "align",
     "detokenize",
     "embed",
     "evaluate",

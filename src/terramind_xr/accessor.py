@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from terramind_xr import plotting, raster, seams
+from terramind_xr.api.align import align
 from terramind_xr.api.detokenize import detokenize
 from terramind_xr.api.embed import embed
 from terramind_xr.api.generate import generate
@@ -17,7 +18,7 @@ from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
 from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
-from terramind_xr.data import validate
+from terramind_xr.api.validate import validate
 from terramind_xr.engine import store
 from terramind_xr.evaluation import evaluate
 
@@ -43,7 +44,7 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
 class TerramindAccessor:
     """TerraMind on a Dataset or DataArray; every method is a function of the package.
 
-    On a DataTree, methods raise an error with the lines that make one dataset of its groups.
+    A DataTree has `align` and `validate`; other methods raise an error with the line that makes it a dataset.
 
     Examples
     --------
@@ -60,6 +61,7 @@ class TerramindAccessor:
         """Public names only, for tab completion."""
         return [name for name in super().__dir__() if not name.startswith("_")]
 
+    align = _method(align)
     validate = _method(validate)
     generate = _method(generate)
     tokenize = _method(tokenize)

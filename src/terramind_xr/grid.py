@@ -323,6 +323,10 @@ def _spatial_dims(data: xr.DataArray) -> tuple[str, str] | None:
     for y_dim, x_dim in _NAMES:
         if y_dim in data.dims and x_dim in data.dims:
             return y_dim, x_dim
+    # Several grids in one dataset: y_20m and x_20m.
+    for dim in map(str, data.dims):
+        if dim.startswith("y_") and f"x_{dim[2:]}" in data.dims:
+            return dim, f"x_{dim[2:]}"
     import rioxarray
 
     try:

@@ -10,7 +10,7 @@ from terramind_xr.data.masks import match_masks
 from terramind_xr.data.offset import Offset
 from terramind_xr.data.report import Report
 from terramind_xr.data.search import Bands, Names, Request, as_dataset, find_inputs, held, lookup
-from terramind_xr.data.validation import Examined, check_inputs, examine, validate
+from terramind_xr.data.validation import Examined, check_inputs, examine, inspect
 
 __all__ = [
     "Bands",
@@ -27,8 +27,8 @@ __all__ = [
     "examine",
     "find_inputs",
     "held",
+    "inspect",
     "lookup",
     "match_masks",
-    "validate",
     "with_names",
 ]

@@ -17,6 +17,9 @@ from terramind_xr.data.units import same_units
 from terramind_xr.facts import Modality, modalities
 from terramind_xr.grid import Grid
 
+ALIGN = "Bring everything onto one grid of 10 m: ds = ds.terramind.align()"
+"""What settles every fault of resolution and alignment."""
+
 
 @dataclass(frozen=True)
 class ModalityInput:
@@ -71,7 +74,7 @@ Outcome = tuple["ModalityInput | None", "list[Check]"]
 
 def from_variable(ds: xr.Dataset, modality: Modality, name: str) -> Outcome:
     """A modality from one variable, with a band dimension where it has several bands."""
-    data = _variable(ds, name)
+    data = variable(ds, name)
     grid = Grid.find(data)
     if grid is None:
         return None, [_no_spatial(data, name)]
@@ -139,7 +142,7 @@ def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> t
 
 def from_bands(ds: xr.Dataset, modality: Modality, chosen: Mapping[str, str]) -> Outcome:
     """A modality from a variable for each band; `chosen` holds the variable's name by band."""
-    arrays = {chosen[band]: _variable(ds, chosen[band]) for band in modality.band_names if band in chosen}
+    arrays = {chosen[band]: variable(ds, chosen[band]) for band in modality.band_names if band in chosen}
     found = {name: Grid.find(data) for name, data in arrays.items()}
     faults = [_no_spatial(arrays[name], name) for name, grid in found.items() if grid is None]
     grids = {name: grid for name, grid in found.items() if grid is not None}
@@ -175,10 +178,11 @@ def _other_grids(
 ) -> Differing:
     """Layers that do not lie on the grid of the first, and the fault that tells so."""
     first = next(iter(layers))
-    differing = {}
+    differing, remedy = {}, ALIGN
     for name, data in layers.items():
         how = grids[name].same_as(grids[first])
         if how is None and data.dims != layers[first].dims:
+            remedy = "Give them the same dimensions in the same order: ds = ds.transpose(..., 'y', 'x')."
             how = f"dimensions {tuple(map(str, data.dims))} against {tuple(map(str, layers[first].dims))}"
         if how is not None:
             differing[name] = how
@@ -188,7 +192,7 @@ def _other_grids(
     return differing, Check(
         ", ".join(differing), "grid.bands", "error", f"another grid than {first!r} ({which})",
         f"the bands of {modality.name} on one grid of 10 m",
-        f"Resample, for example ds[{next(iter(differing))!r}].rio.reproject_match(ds[{first!r}]).",
+        remedy,
     )  # fmt: skip
 
 
@@ -240,7 +244,7 @@ def _finish(
     return ModalityInput(modality, data, names, units, nodata)
 
 
-def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
+def variable(ds: xr.Dataset, name: str) -> xr.DataArray:
     """The variable, with its CRS at hand, and chunked where it is neither in memory nor chunked yet."""
     data = ds[name]
     mapping = data.encoding.get("grid_mapping", data.attrs.get("grid_mapping", "spatial_ref"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import xarray as xr
 
 from terramind_xr.data.check import Check
@@ -44,10 +45,13 @@ def laid_on(data: xr.DataArray, grid: Grid, *, what: str, whose: str) -> xr.Data
     return data
 
 
-def check_place(name: str, grid: Grid, side: float, whose: str, remedy: str) -> Iterator[Check]:
+def check_place(
+    name: str, grid: Grid, side: float, whose: str, remedy: str, regular: str = ""
+) -> Iterator[Check]:
     """Check a grid: its CRS, and whether its cells are regular and of `side` metres.
 
-    `whose` says in words why they should be, and `remedy` what helps where they are not.
+    `whose` says in words why they should be, `remedy` what helps where they are not, and `regular` where
+    they are not regular, if that is something else.
     """
     if grid.crs_fault is not None:
         found = f"a CRS that cannot be read ({grid.crs_fault})"
@@ -60,10 +64,30 @@ def check_place(name: str, grid: Grid, side: float, whose: str, remedy: str) -> 
     if grid.irregularity is not None:
         yield Check(
             name, "resolution.irregular", "error", grid.irregularity, f"a regular grid of {side:g} m",
-            "Reindex or resample it to a regular grid.",
+            regular or remedy,
         )  # fmt: skip
     elif 0 not in grid.shape:
         yield _resolution(name, grid, side, f"{side:g} m, {whose}", remedy)
+
+
+def regularly(grid: Grid) -> str:
+    """Line that brings coordinates that are not evenly spaced onto a regular grid; gaps become no data."""
+    places = []
+    for axis in (grid.y, grid.x):
+        if axis.irregularity is None or axis.centres is None:
+            continue
+        gaps = np.diff(axis.centres)
+        if not np.isfinite(gaps).all():
+            return f'Leave out what has no place: ds = ds.isel({axis.dim}=ds["{axis.dim}"].notnull())'
+        if not (np.all(gaps > 0) or np.all(gaps < 0)):
+            return f'Sort it: ds = ds.drop_duplicates("{axis.dim}").sortby("{axis.dim}")'
+        first, last, step = axis.centres[0], axis.centres[-1], float(np.median(gaps))
+        count = round((last - first) / step) + 1
+        line = f"{axis.dim}=np.linspace({float(first)!r}, {float(last)!r}, {count})"
+        places.append((line, abs(step)))
+    tolerance = 0.999 * max((step for _, step in places), default=0.0)
+    lines = ", ".join(line for line, _ in places)
+    return f'Lay it on a regular grid: ds = ds.reindex({lines}, method="nearest", tolerance={tolerance!r})'
 
 
 def _resolution(name: str, grid: Grid, side: float, expected: str, remedy: str) -> Check:

@@ -14,7 +14,7 @@ from terramind_xr.data.check import Check
 from terramind_xr.data.labels import band_of
 from terramind_xr.data.layout import ModalityInput, Outcome, from_bands, from_variable, mapping_call
 from terramind_xr.data.products import FAMILIES, product_of
-from terramind_xr.data.trees import recipe
+from terramind_xr.data.trees import tree_fault
 from terramind_xr.data.units import without_quantities
 from terramind_xr.errors import InputError, OptionError
 from terramind_xr.facts import Modality, modalities
@@ -73,10 +73,8 @@ def as_dataset(obj: xr.Dataset | xr.DataArray, modality: str | None = None) -> x
     if isinstance(obj, xr.Dataset):
         return without_quantities(obj)
     if isinstance(obj, xr.DataTree):
-        raise InputError(
-            "the input is a DataTree; expected a Dataset or DataArray on one grid. Make one of its groups:\n"
-            + recipe(obj)
-        )
+        fault = tree_fault(obj)
+        raise InputError(str(fault), [fault.kind])
     if not isinstance(obj, xr.DataArray):
         raise InputError(
             f"the input is a {type(obj).__module__}.{type(obj).__qualname__}; expected an xarray Dataset or "

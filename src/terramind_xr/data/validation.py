@@ -12,13 +12,13 @@ from typing import NamedTuple
 import xarray as xr
 
 from terramind_xr.data.check import Check
-from terramind_xr.data.layout import ModalityInput
+from terramind_xr.data.layout import ALIGN, ModalityInput
 from terramind_xr.data.metadata import is_packed_reflectance, packing
 from terramind_xr.data.offset import Offset, check_option, sentinel2_offset
-from terramind_xr.data.placement import check_place
+from terramind_xr.data.placement import check_place, regularly
 from terramind_xr.data.products import family_of, product_of
 from terramind_xr.data.report import Report
-from terramind_xr.data.search import Bands, Names, as_dataset, find_inputs, held, lookup
+from terramind_xr.data.search import Bands, Names, find_inputs, held, lookup
 from terramind_xr.data.tokens import TOKENS, check_tokens
 from terramind_xr.data.units import accepted_units, conversion, is_plain_number, same_units
 from terramind_xr.data.values import declaration
@@ -34,48 +34,14 @@ class Examined(NamedTuple):
     report: Report
 
 
-def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | None = None) -> Report:
-    """Check that data can be used as it is.
-
-    Only metadata is read. What the pixels alone show is checked by each block while the model runs.
-
-    Parameters
-    ----------
-    obj
-        A Dataset with a variable for each modality or for each band, or a DataArray that is called after
-        its modality. Dimensions stand in any order; the spatial ones are called (y, x) or (lat, lon). What
-        `tokenize` made is known by its attributes, and checked as tokens.
-    modality
-        Names of the modalities to look for, or None for all that the object holds. For a DataArray with
-        another name, one modality says what it is.
-
-    Returns
-    -------
-    Report
-        One row for each check (bands, product, shape, dtype, scale, units, nodata, offset, CRS,
-        resolution, alignment; of tokens: tokens, dtype, vocabulary, shape, CRS, resolution), each ok, warning
-        or error with the remedy.
+def inspect(ds: xr.Dataset, names: Sequence[str] | None = None) -> Report:
+    """Check all that a dataset holds, or some modalities of it, in pixels and in tokens.
 
     Raises
     ------
-    InputError
-        The object is no xarray Dataset or DataArray. Faults of the data are in the report.
     OptionError
-        The modality is unknown.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> dem = xr.DataArray(np.zeros((4, 4)), dims=("y", "x"), name="DEM", attrs={"units": "ft"})
-    >>> report = validate(dem)
-    >>> report.ok, [check.check for check in report.warnings]
-    (True, ['crs', 'resolution'])
-    >>> validate(dem.rename("height of something"), "S1RTC").ok
-    False
+        A modality is unknown.
     """
-    single = modality if isinstance(modality, str) else None
-    names = [modality] if isinstance(modality, str) else modality
-    ds = as_dataset(obj, single)
     chosen = None if names is None else {lookup(name).name for name in names}
     tokens = {
         str(key): str(data.attrs[TOKENS])
@@ -280,13 +246,9 @@ def _units(given: ModalityInput) -> Check:
 
 
 def _grid(given: ModalityInput) -> Iterator[Check]:
-    yield from check_place(
-        given.title,
-        given.grid,
-        RESOLUTION,
-        "as the models were trained",
-        "Resample it to 10 m in a projected CRS, for example with ds.rio.reproject(crs, resolution=10).",
-    )
+    grid = given.grid
+    regular = regularly(grid) if grid.irregularity is not None else ""
+    yield from check_place(given.title, grid, RESOLUTION, "as the models were trained", ALIGN, regular)
 
 
 def _together(inputs: list[ModalityInput]) -> Iterator[Check]:
@@ -300,6 +262,5 @@ def _together(inputs: list[ModalityInput]) -> Iterator[Check]:
             yield Check(
                 name, "alignment.modalities", "error", f"another grid than {first.title} ({how})",
                 "all modalities on one grid",
-                f"Resample it: {name} = ds[{given.variables[0]!r}]"
-                f".rio.reproject_match(ds[{first.variables[0]!r}]).",
+                ALIGN,
             )  # fmt: skip
