@@ -57,6 +57,8 @@ class Scene:
         Whether blocks check that the numbers can be what they are taken for.
     along
         Extra dim whose steps a kernel reads at once, as regions of their own; None for none.
+    inferred
+        Whether pixels were sampled for the offsets.
     """
 
     inputs: dict[str, ModalityInput]
@@ -66,6 +68,7 @@ class Scene:
     given: ModalityInput | TokenRaster
     check: bool
     along: str | None = None
+    inferred: bool = False
 
     @classmethod
     def of(
@@ -114,7 +117,10 @@ class Scene:
             _refuse_mask_of_tokens(mask, upright, rasters)
         every: tuple[ModalityInput | TokenRaster, ...] = (*examined.inputs.values(), *rasters.values())
         matched = match_masks(mask, upright)
-        scene = cls(upright, rasters, examined.offsets, matched, every[0], get_options().check_values)
+        scene = cls(
+            upright, rasters, examined.offsets, matched, every[0], get_options().check_values,
+            inferred=isinstance(offset, str) and offset == "infer",
+        )  # fmt: skip
         faults = [how for raster in rasters.values() if (how := raster.differs_along(scene.extra))]
         if faults:
             raise InputError(faults)
@@ -258,6 +264,8 @@ class Scene:
             for key, texts in {"offset": offsets, "mask": masks, "token_inputs": tokenizers}.items()
             if texts
         }
+        if self.inferred and self.offsets:
+            told["offset_from"] = "sampled pixels"
         if self.steps is not None:
             told["dates"] = "; ".join(_written(step) for step in self.steps.values)
         return told if self.check else {**told, "check_values": "off"}

@@ -1,22 +1,26 @@
 """Refuse what would silently ruin a result: every fault of the input at once, each with its remedy.
 
-The checks of one modality and of all together. Metadata only: no pixel is read.
+The checks of one modality and of all together. Metadata only; pixels are sampled where that is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
 import xarray as xr
 
 from terramind_xr.data.check import Check
+from terramind_xr.data.darkness import shown
+from terramind_xr.data.distance import compare
 from terramind_xr.data.layout import ModalityInput
 from terramind_xr.data.metadata import is_packed_reflectance, packing
 from terramind_xr.data.offset import Offset, check_option, sentinel2_offset
 from terramind_xr.data.products import family_of, product_of
 from terramind_xr.data.report import Report
+from terramind_xr.data.sampling import Sample
 from terramind_xr.data.search import Bands, Names, as_dataset, find_inputs
 from terramind_xr.data.units import accepted_units, conversion, is_plain_number, same_units
 from terramind_xr.data.values import declaration
@@ -34,10 +38,16 @@ class Examined(NamedTuple):
     report: Report
 
 
-def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | None = None) -> Report:
+def validate(
+    obj: xr.Dataset | xr.DataArray,
+    modality: str | Sequence[str] | None = None,
+    *,
+    sample: bool = False,
+) -> Report:
     """Check that data can be used as it is.
 
-    Only metadata is read. What the pixels alone show is checked by each block while the model runs.
+    Only metadata is read, unless a sample of the pixels is asked for. What the pixels alone show is checked
+    by each block while the model runs.
 
     Parameters
     ----------
@@ -47,12 +57,16 @@ def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | Non
     modality
         Names of the modalities to look for, or None for all that the object holds. For a DataArray with
         another name, one modality says what it is.
+    sample
+        Whether to read up to sixteen windows of 32 × 32 pixels a date, at places that depend on the size of
+        the scene alone: whether they agree with the metadata on the offset, how far they are from what the
+        models were trained on, and whether a scale or exchanged bands would explain it.
 
     Returns
     -------
     Report
         One row for each check (bands, product, shape, dtype, scale, units, nodata, offset, CRS,
-        resolution, alignment), each ok, warning or error with the remedy.
+        resolution, alignment, sample), each ok, warning or error with the remedy.
 
     Raises
     ------
@@ -73,7 +87,7 @@ def validate(obj: xr.Dataset | xr.DataArray, modality: str | Sequence[str] | Non
     """
     single = modality if isinstance(modality, str) else None
     names = [modality] if isinstance(modality, str) else modality
-    return examine(as_dataset(obj, single), names, derived=True).report
+    return examine(as_dataset(obj, single), names, derived=True, sample=sample).report
 
 
 def examine(
@@ -84,6 +98,7 @@ def examine(
     offset: str | Offset = "auto",
     derived: bool = False,
     bands: Bands = MappingProxyType({}),
+    sample: bool = False,
 ) -> Examined:
     """Find the inputs and check them, faulty ones included, so that all faults come at once.
 
@@ -91,7 +106,7 @@ def examine(
     ----------
     ds, names, exclude, bands
         As for `find_inputs`.
-    offset
+    offset, sample
         As for `check_inputs`.
     derived
         Whether LULC and NDVI are found unasked, too.
@@ -107,7 +122,7 @@ def examine(
         `names`, `bands` or `offset` cannot be used.
     """
     found = find_inputs(ds, names, exclude=exclude, derived=derived, bands=bands)
-    report, offsets = check_inputs(found.inputs, offset, faulty=found.faulty)
+    report, offsets = check_inputs(found.inputs, offset, faulty=found.faulty, sample=sample)
     return Examined(found.inputs, offsets, Report((*found.faults, *report.checks)))
 
 
@@ -116,18 +131,21 @@ def check_inputs(
     offset: str | Offset = "auto",
     *,
     faulty: Mapping[str, ModalityInput] = MappingProxyType({}),
+    sample: bool = False,
 ) -> tuple[Report, dict[str, Offset]]:
-    """Check found inputs by their metadata, without reading a pixel.
+    """Check found inputs by their metadata, and by a sample of their pixels where that is asked for.
 
     Parameters
     ----------
     inputs
         As `find_inputs` returns them.
     offset
-        ``"auto"`` (metadata), 0 or 1000, or one of them for each date: the offset in the Sentinel-2
-        digital numbers.
+        ``"auto"`` (metadata), ``"infer"`` (metadata and a sample of pixels), 0 or 1000, or one of them for
+        each date: the offset in the Sentinel-2 digital numbers.
     faulty
         What stands for inputs with faulty bands; their other faults are reported as well.
+    sample
+        Whether to compare a sample of the pixels with metadata and training.
 
     Returns
     -------
@@ -150,18 +168,29 @@ def check_inputs(
     ('units.unknown', "units 'K'")
     """
     option = check_option(offset)
+    infer = isinstance(offset, str) and offset == "infer"
     checks: list[Check] = []
     offsets: dict[str, Offset] = {}
     for name, given in (*inputs.items(), *faulty.items()):
         checks += [_bands(given)] if name in inputs else []
         checks += _layout(given)
         checks += _numbers(given)
+        looked = sample or (infer and given.modality.is_optical)
+        pixels = Sample.of(given) if looked and name in inputs and _readable(given, checks) else None
         if given.modality.is_optical:
-            offsets[name], check = sentinel2_offset(given, option)
+            look = None if pixels is None else partial(shown, pixels)
+            offsets[name], check = sentinel2_offset(given, option, look, infer=infer)
             checks.append(check)
+        if sample and pixels is not None:
+            checks += compare(pixels, offsets.get(name, 0.0))
         checks += _grid(given)
     checks += _together([*inputs.values(), *faulty.values()])
     return Report(tuple(checks)), {name: value for name, value in offsets.items() if name in inputs}
+
+
+def _readable(given: ModalityInput, checks: list[Check]) -> bool:
+    """Whether its numbers are known so far, so that a look at pixels means something."""
+    return not any(check.status == "error" and check.variable == given.title for check in checks)
 
 
 def _bands(given: ModalityInput) -> Check:
