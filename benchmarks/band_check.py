@@ -20,7 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import terramind_xr
-from terramind_xr.data.spectrum import _ORDER, differences, exchange
+from terramind_xr.data.spectrum import ORDER, differences, exchange
 from terramind_xr.data.darkness import shown_by
 from terramind_xr.facts import modalities
 from terramind_xr.synthetic import window
@@ -158,10 +158,10 @@ def table(name: str, made: list[xr.DataArray]) -> Iterator[str]:
 def fit() -> None:
     """Print the usual differences between bands, and the gain that a hundredth of sound scenes exceed."""
     for name in OPTICAL:
-        places = [modalities[name].band_names.index(band) for band in _ORDER]
+        places = [modalities[name].band_names.index(band) for band in ORDER[name]]
         numbers = [data.values.reshape(len(data), -1).astype(np.float32) for data in scenes(name, FIT, 64)]
         apart = np.median([differences(each[places]) for each in numbers], axis=0)
-        rows = [tuple(float(np.round(value, 3)) for value in np.diagonal(apart, step)) for step in (1, 2)]
+        rows = [tuple(round(float(value), 3) for value in np.diagonal(apart, step)) for step in (1, 2)]
         gains = [0.0 if (found := exchange(name, modalities[name].band_names, each, 0.0)) is None
                  else found.gain for each in numbers]  # fmt: skip
         print(f'"{name}": {tuple(rows)},')

@@ -12,19 +12,38 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_ORDER = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+_GROUPS = (
+    ("B01", "B02", "B03", "B04", "B05"),
+    ("B06", "B07", "B08", "B8A", "B09"),
+    ("B11", "B12"),
+)
+"""Visible light with the red edge, near infrared, short waves: exchanges within one cannot be told."""
+
+ORDER = {
+    "S2L2A": tuple(band for group in _GROUPS for band in group),
+    # Above the air, water vapour takes its share of B09: no part of a smooth spectrum.
+    "S2L1C": tuple(band for group in _GROUPS for band in group if band != "B09"),
+}
+"""Bands by wavelength that are compared."""
+
 _FLOOR = 30.0  # digital numbers below tell nothing of a spectrum
 
 # Usual differences of a band from the next and from the one after it, of the logarithms; the median over the
 # procedural world's scenes, as `benchmarks/band_check.py --fit` prints them.
 # fmt: off
 _USUAL = {
-    "S2L2A": ((0.1,) * 11, (0.1,) * 10),
-    "S2L1C": ((0.1,) * 11, (0.1,) * 10),
+    "S2L2A": (
+        (0.155, 0.357, 0.185, 0.33, 0.412, 0.133, 0.056, 0.057, 0.034, 0.328, 0.417),
+        (0.501, 0.359, 0.379, 0.743, 0.527, 0.189, 0.112, 0.081, 0.34, 0.72),
+    ),
+    "S2L1C": (
+        (0.197, 0.074, 0.199, 0.205, 0.372, 0.109, 0.047, 0.044, 0.363, 0.438),
+        (0.243, 0.257, 0.134, 0.582, 0.471, 0.168, 0.089, 0.352, 0.803),
+    ),
 }
 # fmt: on
 _SOFTENED = 0.05
-_GAIN = {"S2L2A": 0.08, "S2L1C": 0.08}
+_GAIN = {"S2L2A": 0.04, "S2L1C": 0.13}
 """How much smoother a spectrum must become, as a share, before bands are said to be exchanged."""
 
 _FEWEST_STEPS = 10.0  # over clouds and snow all bands are alike, and what differs is chance
@@ -62,19 +81,25 @@ def exchange(
     found = _cirrus(bands, numbers)
     if found is not None:
         return found
-    if not {*_ORDER} <= {*bands}:
+    order = ORDER[name]
+    if not {*order} <= {*bands}:
         return None
-    apart = differences(numbers[[bands.index(band) for band in _ORDER]])
+    apart = differences(numbers[[bands.index(band) for band in order]])
     weights = _weights(name)
-    straight = np.arange(len(_ORDER))
+    straight = np.arange(len(order))
     before = _roughness(apart, weights, straight)
-    pairs = list(itertools.combinations(range(len(_ORDER)), 2))
+    pairs = [
+        (order.index(first), order.index(second))
+        for one, other in itertools.combinations(_GROUPS, 2)
+        for first, second in itertools.product(one, other)
+        if {first, second} <= {*order}
+    ]
     after = [_roughness(apart, weights, _exchanged(straight, pair)) for pair in pairs]
     best = int(np.argmin(after))
     gain = float((before - after[best]) / max(before, _FEWEST_STEPS))
     if gain <= (_GAIN[name] if usual is None else usual):
         return None
-    return Exchange(_ORDER[pairs[best][0]], _ORDER[pairs[best][1]], gain)
+    return Exchange(order[pairs[best][0]], order[pairs[best][1]], gain)
 
 
 def _cirrus(bands: tuple[str, ...], numbers: NDArray[np.float32]) -> Exchange | None:
@@ -89,7 +114,7 @@ def _cirrus(bands: tuple[str, ...], numbers: NDArray[np.float32]) -> Exchange | 
 
 
 def _weights(name: str) -> NDArray[np.float64]:
-    weights = np.zeros((len(_ORDER),) * 2)
+    weights = np.zeros((len(ORDER[name]),) * 2)
     for step, usual in enumerate(_USUAL[name], start=1):
         for place, value in enumerate(usual):
             weights[place, place + step] = 1 / (value + _SOFTENED)
