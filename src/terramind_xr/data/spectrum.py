@@ -127,7 +127,5 @@ def _exchanged(order: NDArray[np.intp], pair: tuple[int, int]) -> NDArray[np.int
     return order
 
 
-def _roughness(
-    apart: NDArray[np.float64], weights: NDArray[np.float64], order: NDArray[np.intp]
-) -> float:
+def _roughness(apart: NDArray[np.float64], weights: NDArray[np.float64], order: NDArray[np.intp]) -> float:
     return float((apart[np.ix_(order, order)] * weights).sum())
