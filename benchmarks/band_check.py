@@ -20,8 +20,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import terramind_xr
-from terramind_xr.data.spectrum import ORDER, differences, exchange
 from terramind_xr.data.darkness import shown_by
+from terramind_xr.data.spectrum import ORDER, differences, exchange
 from terramind_xr.facts import modalities
 from terramind_xr.synthetic import window
 

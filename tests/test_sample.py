@@ -10,9 +10,9 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import TILES, axes, split
 
 import terramind_xr
+from scenes import TILES, axes, split
 from terramind_xr.data.darkness import shown_by
 from terramind_xr.data.sampling import SIDE, starts
 from terramind_xr.errors import InputError
