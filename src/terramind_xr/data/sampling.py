@@ -1,7 +1,7 @@
 """A few pixels of a scene, at places that depend on its size alone.
 
-What metadata cannot settle is settled by looking: up to sixteen windows of 32 × 32 pixels a date. They begin at
-multiples of 32 from the north-west corner, so that each lies in one chunk of the usual sizes; which pixels
+What metadata cannot settle is settled by looking: up to sixteen windows of 32 × 32 pixels a date. They begin
+at multiples of 32 from the north-west corner, so that each lies in one chunk of the usual sizes; which pixels
 they are depends neither on chunks nor on other dates.
 """
 
