@@ -1,4 +1,4 @@
-"""How often `validate(sample=True)` names a fault of the numbers right, and how often it accuses sound scenes.
+"""How often `validate(sample=True)` names a fault of the numbers right, and accuses sound scenes.
 
 The scenes are windows of the procedural world, of seeds apart from those that the usual differences of bands
 and the thresholds were taken from (`--fit` prints these). `--real` adds the tiles of TerraMesh, by folder.
@@ -113,7 +113,8 @@ def faults(name: str) -> Iterator[Fault]:
     yield Fault(name, "digital numbers, called reflectance", "scales", lambda d: d.assign_attrs(units="1"),
                 "values.digital", "digital")  # fmt: skip
     yield Fault(name, "+1000 that the metadata do not say", "offset",
-                "values.digital", "digital")  # fmt: skip
+                lambda d: d.copy(data=d.values + np.uint16(1000)),
+                "offset.contradiction", "1000")  # fmt: skip
     yield Fault(name, "1000 taken off already", "offset", lambda d: d.assign_attrs(boa_add_offset=-1000),
                 "offset.contradiction", "no offset")  # fmt: skip
     for title, pairs in (
