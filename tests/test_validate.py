@@ -385,7 +385,7 @@ def test_a_given_offset_decides_but_not_against_metadata(attrs, offset, status):
     assert status == "error" or value == offset
 
 
-@pytest.mark.parametrize("wrong", ["infer", "none", 500, -1000, True, False, float("nan")])
+@pytest.mark.parametrize("wrong", ["inferred", "none", 500, -1000, True, False, float("nan")])
 def test_other_offsets_are_refused(wrong):
     with pytest.raises(OptionError, match="offset"):
         check_inputs(find_inputs(s2().to_dataset())[0], wrong)

@@ -30,6 +30,11 @@ def sound(name):
     return values if values.ndim == 3 else values[None]
 
 
+def by_day(values):
+    """With a twentieth of the pixels as bright as land: open water alone may as well be a night."""
+    return with_row(values, 3000)
+
+
 def power(name):
     return 10 ** (sound(name) / 10)
 
@@ -57,8 +62,10 @@ FAULTS = {
     "reflectance": ("S2L2A", lambda: sound("S2L2A") * 1e-4, None, 'attrs["units"] = "1"'),
     "reflectance, called DN": ("S2L1C", lambda: sound("S2L1C") * 1e-4, "dn", 'attrs["units"] = "1"'),
     "reflectance, offset removed": ("S2L2A", lambda: sound("S2L2A") * 1e-4 - 0.01, None, '"boa_add_offset"'),
-    "offset taken off twice": ("S2L2A", lambda: sound("S2L2A").astype("int32") - 1000, None, "offset=0"),
-    "offset taken off twice, reflectance": ("S2L2A", lambda: sound("S2L2A") * 1e-4 - 0.1, "1", "ds + 0.1"),
+    "offset taken off twice": ("S2L2A", lambda: by_day(sound("S2L2A")).astype("int32") - 1000, None,
+                               "offset=0"),
+    "offset taken off twice, reflectance": ("S2L2A", lambda: by_day(sound("S2L2A")) * 1e-4 - 0.1, "1",
+                                            "ds + 0.1"),
     "wrapped around zero": ("S2L2A", lambda: sound("S2L2A").astype("uint16") - np.uint16(1000), None,
                             "int32"),
     "wrapped, then scaled": ("S2L1C", lambda: (sound("S2L1C").astype("uint16") - np.uint16(2000)) * 1e-4, "1",

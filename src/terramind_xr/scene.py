@@ -58,6 +58,8 @@ class Scene:
         Whether blocks check that the numbers can be what they are taken for.
     along
         Extra dim whose steps a kernel reads at once, as regions of their own; None for none.
+    inferred
+        Whether pixels were sampled for the offsets.
     """
 
     inputs: dict[str, ModalityInput]
@@ -67,6 +69,7 @@ class Scene:
     given: ModalityInput | TokenRaster
     check: bool
     along: str | None = None
+    inferred: bool = False
 
     @classmethod
     def of(
@@ -116,7 +119,10 @@ class Scene:
         every: tuple[ModalityInput | TokenRaster, ...] = (*examined.inputs.values(), *rasters.values())
         pixels = xr.Dataset() if obj is None else as_dataset(obj)
         matched = match_masks(with_names(mask, pixels, upright), upright)
-        scene = cls(upright, rasters, examined.offsets, matched, every[0], get_options().check_values)
+        scene = cls(
+            upright, rasters, examined.offsets, matched, every[0], get_options().check_values,
+            inferred=isinstance(offset, str) and offset == "infer",
+        )  # fmt: skip
         faults = [how for raster in rasters.values() if (how := raster.differs_along(scene.extra))]
         if faults:
             raise InputError(faults)
@@ -260,6 +266,8 @@ class Scene:
             for key, texts in {"offset": offsets, "mask": masks, "token_inputs": tokenizers}.items()
             if texts
         }
+        if self.inferred and self.offsets:
+            told["offset_from"] = "sampled pixels"
         if self.steps is not None:
             told["dates"] = "; ".join(_written(step) for step in self.steps.values)
         return told if self.check else {**told, "check_values": "off"}

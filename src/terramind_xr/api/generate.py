@@ -85,7 +85,8 @@ def generate(
         Of all random numbers, which belong to places of the scene.
     offset
         Radiometric offset within Sentinel-2 numbers: ``"auto"`` from the metadata (of each date by itself),
-        or 0 or 1000, or a DataArray of them along time. Generated Sentinel-2 numbers carry the offset of
+        or 0 or 1000, or a DataArray of them along time. ``"infer"`` asks a sample of the pixels, too, which
+        is read at the call. Generated Sentinel-2 numbers carry the offset of
         the S2L2A input, else of the S2L1C one; 0 where dates differ.
     mask
         True where pixels are not to be used, e.g. clouds: one array for all inputs, or one by input. It is

@@ -13,11 +13,15 @@ from terramind_xr.facts import RESOLUTION
 
 
 def validate(
-    obj: xr.Dataset | xr.DataArray | xr.DataTree, modality: str | Sequence[str] | None = None
+    obj: xr.Dataset | xr.DataArray | xr.DataTree,
+    modality: str | Sequence[str] | None = None,
+    *,
+    sample: bool = False,
 ) -> Report:
     """Check that data can be used as it is.
 
-    Only metadata is read. What the pixels alone show is checked by each block while the model runs.
+    Only metadata is read, unless a sample of the pixels is asked for. What the pixels alone show is checked
+    by each block while the model runs.
 
     Parameters
     ----------
@@ -29,13 +33,17 @@ def validate(
     modality
         Names of the modalities to look for, or None for all that the object holds. For a DataArray with
         another name, one modality says what it is.
+    sample
+        Whether to read up to sixteen windows of 32 × 32 pixels a date, at places that depend on the size of
+        the scene alone: whether they agree with the metadata on the offset, how far they are from what the
+        models were trained on, and whether a scale or exchanged bands would explain it.
 
     Returns
     -------
     Report
         One row for each check (bands, product, shape, dtype, scale, units, nodata, offset, CRS,
-        resolution, alignment; of tokens: tokens, dtype, vocabulary, shape, CRS, resolution), each ok, warning
-        or error with the remedy.
+        resolution, alignment, sample; of tokens: tokens, dtype, vocabulary, shape, CRS, resolution), each ok,
+        warning or error with the remedy.
 
     Raises
     ------
@@ -60,5 +68,5 @@ def validate(
         ds, faults = aligned(obj, None, RESOLUTION)
         if faults:
             return Report(tuple(faults))
-        return Report((tree_fault(obj), *inspect(ds, names).checks))
-    return inspect(as_dataset(obj, single), names)
+        return Report((tree_fault(obj), *inspect(ds, names, sample=sample).checks))
+    return inspect(as_dataset(obj, single), names, sample=sample)

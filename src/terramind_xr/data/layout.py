@@ -12,7 +12,14 @@ import xarray as xr
 from terramind_xr.crs import CRS_KEYS
 from terramind_xr.data.check import Check
 from terramind_xr.data.labels import LABEL_ATTRS, LABEL_COORDS, WAVELENGTH_COORDS, band_dim, best_labels
-from terramind_xr.data.metadata import OFFSET_KEYS, nodata_of, packing, units_of
+from terramind_xr.data.metadata import (
+    OFFSET_KEYS,
+    PRODUCT_KEYS,
+    named_baseline,
+    nodata_of,
+    packing,
+    units_of,
+)
 from terramind_xr.data.units import same_units
 from terramind_xr.facts import Modality, modalities
 from terramind_xr.grid import Grid
@@ -240,6 +247,9 @@ def _finish(
     attrs = {key: value for key, value in data.attrs.items() if key not in stale}
     if modality.is_optical:
         attrs = {key: ds.attrs[key] for key in OFFSET_KEYS if key in ds.attrs} | attrs
+        products = [ds.attrs[key] for key in PRODUCT_KEYS if named_baseline(ds.attrs.get(key)) is not None]
+        if products:
+            attrs.setdefault("s2:product_uri", products[0])
     data.attrs, data.encoding = attrs, encoding
     return ModalityInput(modality, data, names, units, nodata)
 

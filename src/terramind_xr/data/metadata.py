@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,15 @@ from terramind_xr.facts import Modality, modalities
 
 ADD_OFFSET_KEYS = ("boa_add_offset", "BOA_ADD_OFFSET", "radio_add_offset", "RADIO_ADD_OFFSET")
 APPLIED_KEYS = ("boa_offset_applied", "earthsearch:boa_offset_applied")
-BASELINE_KEYS = ("processing_baseline", "s2:processing_baseline")
+BASELINE_KEYS = ("processing_baseline", "s2:processing_baseline", "PROCESSING_BASELINE")
 OFFSET_KEYS = (*ADD_OFFSET_KEYS, *APPLIED_KEYS, *BASELINE_KEYS)
 """Metadata that tell the radiometric offset of Sentinel-2; read from the dataset, too."""
+
+PRODUCT_KEYS = (
+    "s2:product_uri", "product_uri", "PRODUCT_URI", "s2:datatake_id", "DATATAKE_IDENTIFIER", "s2:granule_id",
+    "granule", "title", "id", "name", "product_id", "s2:datastrip_id",
+)  # fmt: skip
+"""Metadata that may hold the name of a Sentinel-2 product, and in it the processing baseline."""
 
 _REFLECTANCE_SCALE = 1e-4  # 1 / QUANTIFICATION_VALUE of Sentinel-2 products
 
@@ -101,3 +108,31 @@ def number(value: Any) -> float | None:
         return float(value)
     except ValueError:
         return None
+
+
+def baseline(value: Any) -> float | None:
+    """The processing baseline that metadata say: ``5.09``, ``"05.09"``, ``"N0509"``, or a product's name.
+
+    Examples
+    --------
+    >>> baseline("05.09"), baseline("N0509"), baseline(2.14), baseline("none")
+    (5.09, 5.09, 2.14, None)
+    >>> baseline("S2A_MSIL2A_20230625T111121_N0509_R137_T30UXC_20230625T170801.SAFE")
+    5.09
+    """
+    found = re.fullmatch(r"N(\d\d)\.?(\d\d)", str(value).strip())
+    if found is None:
+        return named_baseline(value) or number(value)
+    return float(f"{found[1]}.{found[2]}")
+
+
+def named_baseline(value: Any) -> float | None:
+    """The processing baseline within the name of a Sentinel-2 product, tile or data take.
+
+    Examples
+    --------
+    >>> named_baseline("GS2A_20200714T112121_026428_N02.14"), named_baseline("Sentinel-2 N0500")
+    (2.14, None)
+    """
+    found = re.search(r"S2[A-D]_.*_N(\d\d)\.?(\d\d)(?!\d)", str(value))
+    return None if found is None else float(f"{found[1]}.{found[2]}")

@@ -20,15 +20,20 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from terramind_xr.data.check import Check, Status
+from terramind_xr.data.darkness import Shown
 from terramind_xr.data.layout import ModalityInput
 from terramind_xr.data.metadata import (
     ADD_OFFSET_KEYS,
     APPLIED_KEYS,
     BASELINE_KEYS,
     OFFSET_KEYS,
+    PRODUCT_KEYS,
+    baseline,
+    named_baseline,
     number,
     packing,
 )
+from terramind_xr.data.values import assignment
 from terramind_xr.errors import InputError, OptionError
 
 OFFSETS = (0.0, 1000.0)
@@ -44,17 +49,15 @@ Offset = float | xr.DataArray
 
 
 def check_option(offset: object) -> Offset | None:
-    """The offset that the option says; None for ``"auto"``.
+    """The offset that the option says; None for ``"auto"`` and ``"infer"``.
 
     Raises
     ------
     OptionError
-        It is none of ``"auto"``, 0 and 1000, nor a DataArray of 0 and 1000.
+        It is none of ``"auto"``, ``"infer"``, 0 and 1000, nor a DataArray of 0 and 1000.
     """
-    if isinstance(offset, str) and offset == "auto":
+    if isinstance(offset, str) and offset in ("auto", "infer"):
         return None
-    if isinstance(offset, str) and offset == "infer":
-        raise OptionError("offset='infer' is not available yet; use 'auto' (metadata), 0 or 1000.")
     if isinstance(offset, xr.DataArray):
         values = offset.values
         if offset.ndim and values.dtype.kind in "iuf" and np.isin(values, OFFSETS).all():
@@ -67,34 +70,41 @@ def check_option(offset: object) -> Offset | None:
     else:
         found = repr(offset)
     raise OptionError(
-        f"offset is {found}; expected 'auto', 0 or 1000, or for a series one of them for each date: "
+        f"offset is {found}; expected 'auto', 'infer', 0 or 1000, or for a series one of them for each date: "
         "xr.DataArray([0, 1000], coords={'time': ds.time})."
     )
 
 
-def sentinel2_offset(given: ModalityInput, option: Offset | None) -> tuple[Offset, Check]:
+def sentinel2_offset(
+    given: ModalityInput,
+    option: Offset | None,
+    look: Callable[[tuple[int, ...]], Shown] | None = None,
+    *,
+    infer: bool = False,
+) -> tuple[Offset, Check]:
     """The offset in the digital numbers of one modality, and the check that tells why.
 
     Explicit metadata first: the product's add offset, ``boa_offset_applied``, a CF ``add_offset``. Where
     they are silent, a processing baseline of 04.00 or later means 1000, with a warning, as some catalogues
     remove it; without that, 0 is assumed with a warning. `option` decides unless explicit metadata say
-    otherwise with one voice. Of a series, each date is judged by its own metadata.
+    otherwise with one voice. Of a series, each date is judged by its own metadata, and by its own pixels
+    where `look` tells what they show: with `infer` they settle what no explicit metadata do.
     """
     data = _with_metadata_read(given.data)
     try:
-        dims = _dims_of_metadata(data, option)
+        dims = _dims_of_metadata(data, option) if look is None else tuple(map(str, data.dims[:-3]))
         said = _along(option, data, given.title) if isinstance(option, xr.DataArray) else option
     except InputError as error:
         return 0.0, Check(given.title, "offset.series", "error", error.faults[0], _EXPECTED, _REMEDY_SERIES)
     if not dims:
         assert not isinstance(said, xr.DataArray), "it would have brought a dim"
-        return _judge(_Statements.of(data, {}), said, given.title)
+        return _judged(given, data, {}, said, look, infer)
     shape = tuple(data.sizes[dim] for dim in dims)
     found: dict[tuple[int, ...], tuple[float, Check]] = {}
     for place in np.ndindex(*shape):
         at = dict(zip(dims, place, strict=True))
         own = float(said.isel(at, missing_dims="ignore")) if isinstance(said, xr.DataArray) else said
-        found[place] = _judge(_Statements.of(data, at), own, given.title)
+        found[place] = _judged(given, data, at, own, look, infer)
     values = np.array([value for value, _ in found.values()]).reshape(shape)
     check = _together([check for _, check in found.values()], values)
     if (values == values.flat[0]).all():
@@ -107,7 +117,7 @@ def _with_metadata_read(data: xr.DataArray) -> xr.DataArray:
     """Metadata along time in memory: ``ds.chunk()`` makes them lazy, and unread they would be silent."""
     lazy = [
         key
-        for key in OFFSET_KEYS
+        for key in (*OFFSET_KEYS, *PRODUCT_KEYS)
         if key in data.coords and data.coords[key].chunks is not None and data.coords[key].dims != data.dims
     ]
     return data.assign_coords({key: data.coords[key].compute(scheduler="synchronous") for key in lazy})
@@ -118,7 +128,7 @@ def _dims_of_metadata(data: xr.DataArray, option: Offset | None) -> tuple[str, .
     extra = [str(dim) for dim in data.dims[:-3]]
     dims = {
         str(dim)
-        for key in OFFSET_KEYS
+        for key in (*OFFSET_KEYS, *PRODUCT_KEYS)
         if key in data.coords and data.coords[key].chunks is None
         for dim in data.coords[key].dims
     }
@@ -197,7 +207,66 @@ class _Statements:
         scale, shift = packing(data.encoding)
         if shift and scale != 1 and data.dtype.kind == "f":
             evidence[f"add_offset = {shift:g} at scale_factor = {scale:g}, applied when read"] = 0.0
-        return cls(evidence, frozenset(_numbers(data, BASELINE_KEYS, at)))
+        baselines = [
+            *map(baseline, _said(data, BASELINE_KEYS, at)),
+            *map(named_baseline, _said(data, PRODUCT_KEYS, at)),
+        ]
+        return cls(
+            evidence, frozenset(each for each in baselines if each is not None and math.isfinite(each))
+        )
+
+
+def _judged(
+    given: ModalityInput,
+    data: xr.DataArray,
+    at: Mapping[str, int],
+    option: float | None,
+    look: Callable[[tuple[int, ...]], Shown] | None,
+    infer: bool,
+) -> tuple[float, Check]:
+    """The offset of one date by its metadata and, where there is a look at them, by its pixels."""
+    value, check = _judge(_Statements.of(data, at), option, given.title)
+    if look is None or check.status == "error":
+        return value, check
+    seen = look(tuple(at.values()))
+    silent = check.status == "warning"
+    if seen.value is None or (seen.value != value and not seen.certain and not (silent and infer)):
+        if not silent:
+            return value, replace(check, found=f"{check.found} ({seen.why})")
+        return value, replace(
+            check, status="error" if infer and check.kind == "offset.silent" else "warning",
+            kind="offset.undecided",
+            found=f"{seen.why}; {check.found}",
+            remedy="Say offset=0 or offset=1000, as you know better. " + (_REMEDY_SERIES if at else ""),
+        )  # fmt: skip
+    if seen.value == value or (silent and infer):
+        sure = seen.certain or not silent
+        return seen.value, replace(
+            check, found=f"{seen.value:g}: {seen.why}", status="ok" if sure else "warning",
+            expected="" if sure else _EXPECTED, remedy="" if sure else "Say offset=0 or offset=1000.",
+            kind="offset" if sure else "offset.undecided",
+        )  # fmt: skip
+    return value, replace(
+        check, status="warning" if silent else "error",
+        kind="offset.pixels" if silent else "offset.contradiction",
+        found=f"{check.found}, but {seen.why}, as {_LOOKS[seen.value]}", expected=_EXPECTED,
+        remedy=_REMEDY_DATES if at else f"Say what is in the numbers: {_correction(given, data, seen.value)}",
+    )  # fmt: skip
+
+
+_REMEDY_DATES = "Correct what is said of these dates: ds = ds.assign_coords(boa_add_offset=('time', […]))."
+_LOOKS = {0.0: "no offset leaves them", 1000.0: "an offset of 1000 leaves them"}
+
+
+def _correction(given: ModalityInput, data: xr.DataArray, value: float) -> str:
+    """The line that corrects all that explicit metadata say."""
+    keys = (*ADD_OFFSET_KEYS, *APPLIED_KEYS)
+    adding = [key for key in ADD_OFFSET_KEYS if key in data.attrs] or ["boa_add_offset"]
+    right: dict[str, Any] = dict.fromkeys(adding, 0 - int(value))
+    right |= {key: value == 0 for key in APPLIED_KEYS if key in data.attrs}
+    dropped = [key for key in keys if key in data.coords]
+    first = f"ds = ds.drop_vars({dropped}); " if dropped else ""
+    return first + assignment(given.variables, right)
 
 
 def _judge(said: _Statements, option: float | None, name: str) -> tuple[float, Check]:

@@ -1,23 +1,27 @@
 """Refuse what would silently ruin a result: every fault of the input at once, each with its remedy.
 
-The checks of one modality and of all together. Metadata only: no pixel is read.
+The checks of one modality and of all together. Metadata only; pixels are sampled where that is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
 import xarray as xr
 
 from terramind_xr.data.check import Check
+from terramind_xr.data.darkness import shown
+from terramind_xr.data.distance import compare
 from terramind_xr.data.layout import ALIGN, ModalityInput
 from terramind_xr.data.metadata import is_packed_reflectance, packing
 from terramind_xr.data.offset import Offset, check_option, sentinel2_offset
 from terramind_xr.data.placement import check_place, regularly
 from terramind_xr.data.products import family_of, product_of
 from terramind_xr.data.report import Report
+from terramind_xr.data.sampling import Sample
 from terramind_xr.data.search import Bands, Names, find_inputs, held, lookup
 from terramind_xr.data.tokens import TOKENS, check_tokens
 from terramind_xr.data.units import accepted_units, conversion, is_plain_number, same_units
@@ -34,8 +38,10 @@ class Examined(NamedTuple):
     report: Report
 
 
-def inspect(ds: xr.Dataset, names: Sequence[str] | None = None) -> Report:
+def inspect(ds: xr.Dataset, names: Sequence[str] | None = None, *, sample: bool = False) -> Report:
     """Check all that a dataset holds, or some modalities of it, in pixels and in tokens.
+
+    With `sample`, some pixels are read; see `check_inputs`.
 
     Raises
     ------
@@ -54,7 +60,7 @@ def inspect(ds: xr.Dataset, names: Sequence[str] | None = None) -> Report:
     if names is not None:
         names = [name for name in names if found is None or name in found or name not in tokens.values()]
     if not tokens or (found if names is None else names):
-        checks += examine(pixels, names, derived=True).report.checks
+        checks += examine(pixels, names, derived=True, sample=sample).report.checks
     return Report(tuple(checks))
 
 
@@ -66,6 +72,7 @@ def examine(
     offset: str | Offset = "auto",
     derived: bool = False,
     bands: Bands = MappingProxyType({}),
+    sample: bool = False,
 ) -> Examined:
     """Find the inputs and check them, faulty ones included, so that all faults come at once.
 
@@ -73,7 +80,7 @@ def examine(
     ----------
     ds, names, exclude, bands
         As for `find_inputs`.
-    offset
+    offset, sample
         As for `check_inputs`.
     derived
         Whether LULC and NDVI are found unasked, too.
@@ -89,7 +96,7 @@ def examine(
         `names`, `bands` or `offset` cannot be used.
     """
     found = find_inputs(ds, names, exclude=exclude, derived=derived, bands=bands)
-    report, offsets = check_inputs(found.inputs, offset, faulty=found.faulty)
+    report, offsets = check_inputs(found.inputs, offset, faulty=found.faulty, sample=sample)
     return Examined(found.inputs, offsets, Report((*found.faults, *report.checks)))
 
 
@@ -98,18 +105,21 @@ def check_inputs(
     offset: str | Offset = "auto",
     *,
     faulty: Mapping[str, ModalityInput] = MappingProxyType({}),
+    sample: bool = False,
 ) -> tuple[Report, dict[str, Offset]]:
-    """Check found inputs by their metadata, without reading a pixel.
+    """Check found inputs by their metadata, and by a sample of their pixels where that is asked for.
 
     Parameters
     ----------
     inputs
         As `find_inputs` returns them.
     offset
-        ``"auto"`` (metadata), 0 or 1000, or one of them for each date: the offset in the Sentinel-2
-        digital numbers.
+        ``"auto"`` (metadata), ``"infer"`` (metadata and a sample of pixels), 0 or 1000, or one of them for
+        each date: the offset in the Sentinel-2 digital numbers.
     faulty
         What stands for inputs with faulty bands; their other faults are reported as well.
+    sample
+        Whether to compare a sample of the pixels with metadata and training.
 
     Returns
     -------
@@ -132,18 +142,29 @@ def check_inputs(
     ('units.unknown', "units 'K'")
     """
     option = check_option(offset)
+    infer = isinstance(offset, str) and offset == "infer"
     checks: list[Check] = []
     offsets: dict[str, Offset] = {}
     for name, given in (*inputs.items(), *faulty.items()):
         checks += [_bands(given)] if name in inputs else []
         checks += _layout(given)
         checks += _numbers(given)
+        looked = sample or (infer and given.modality.is_optical)
+        pixels = Sample.of(given) if looked and name in inputs and _readable(given, checks) else None
         if given.modality.is_optical:
-            offsets[name], check = sentinel2_offset(given, option)
+            look = None if pixels is None else partial(shown, pixels)
+            offsets[name], check = sentinel2_offset(given, option, look, infer=infer)
             checks.append(check)
+        if sample and pixels is not None:
+            checks += compare(pixels, offsets.get(name, 0.0))
         checks += _grid(given)
     checks += _together([*inputs.values(), *faulty.values()])
     return Report(tuple(checks)), {name: value for name, value in offsets.items() if name in inputs}
+
+
+def _readable(given: ModalityInput, checks: list[Check]) -> bool:
+    """Whether its numbers are known so far, so that a look at pixels means something."""
+    return not any(check.status == "error" and check.variable == given.title for check in checks)
 
 
 def _bands(given: ModalityInput) -> Check:

@@ -92,6 +92,19 @@ def declaration(variables: tuple[str, ...], key: str, value: Any) -> str:
     return f"for name in {json.dumps(variables)}: ds[name].attrs[{json.dumps(key)}] = {json.dumps(value)}"
 
 
+def assignment(variables: tuple[str, ...], attrs: dict[str, Any]) -> str:
+    """The line that sets several attributes of the user's variables, without a loop.
+
+    Examples
+    --------
+    >>> print(assignment(("B02", "B03"), {"boa_add_offset": 0}))
+    [ds[name].attrs.update({'boa_add_offset': 0}) for name in ['B02', 'B03']]
+    """
+    if len(variables) == 1:
+        return f"ds[{json.dumps(variables[0])}].attrs.update({attrs})"
+    return f"[ds[name].attrs.update({attrs}) for name in {list(variables)}]"
+
+
 def check_values(
     name: str,
     raw: NDArray[Any],
@@ -230,6 +243,8 @@ def _offset_twice(given: _Numbers) -> Suspicion | None:
     share = given.share_outside(_TWICE, np.inf)
     if share <= _STRAY:
         return None
+    if given.share_outside(-np.inf, -_TWICE) <= _STRAY:
+        return None  # nothing is bright: a night, where the numbers may lie below zero throughout
     limit, zero, offset = given.conversion.invert(np.array([_TWICE, 0, 1000])).tolist()
     return Suspicion(
         "values.offset",
