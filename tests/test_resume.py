@@ -332,7 +332,10 @@ OTHERS = {
         lambda: result(kernel=Counting(fill=-8.0)),
         r"option options.fill of 'map' -8.0 \(in the store -9.0\)",
     ),
-    "tiling": (lambda: result(tiling=Tiling.of(SHAPE, overlap=48, block=1)), "option tiling of 'map'"),
+    "tiling": (
+        lambda: result(tiling=Tiling.of(SHAPE, overlap=48, block=1)),
+        r"option tiling.y.overlap of 'map' 48 \(in the store 32\)",
+    ),
     "values": (
         lambda: result(other_values()),
         r"values of input 1 \(S2L2A\) of 'map' \(in the store another\)",
