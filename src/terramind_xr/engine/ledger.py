@@ -172,3 +172,14 @@ def keys_in(place: StorePath) -> list[str]:
 
     found: list[str] = sync(listed())
     return found
+
+
+def is_empty(place: StorePath) -> bool:
+    """Whether nothing lies below a place."""
+    prefix = f"{place.path}/" if place.path else ""
+
+    async def found() -> bool:
+        return any([key.startswith(prefix) async for key in place.store.list()])
+
+    # Icechunk takes a place without a group for empty, whatever lies below, and lists none such.
+    return sync(place.is_empty()) and not (hasattr(place.store, "session") and sync(found()))

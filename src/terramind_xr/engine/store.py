@@ -24,7 +24,7 @@ from zarr.storage._common import make_store_path
 
 from terramind_xr.engine.faults import writable, writing_chunk
 from terramind_xr.engine.identity import Identity, differences, identity, origins_of
-from terramind_xr.engine.ledger import Chunks, DamagedLedgerError, Ledger, buffer, keys_in
+from terramind_xr.engine.ledger import Chunks, DamagedLedgerError, Ledger, buffer, is_empty
 from terramind_xr.engine.progress import Progress, square_kilometres
 from terramind_xr.engine.run import compute_in_window, is_in_this_process
 from terramind_xr.engine.storable import chunk_sizes, in_chunks, storable
@@ -167,8 +167,7 @@ def _is_broken(target: StorePath, ledger: Ledger | None, store: Any, resume: boo
     """Whether a broken run lies there; raise OptionError for other data, or if it is not to be resumed."""
     with writable(store):
         try:
-            # Icechunk takes a place without a group for empty, whatever lies below.
-            if sync(target.is_empty()) and not (hasattr(target.store, "session") and keys_in(target)):
+            if is_empty(target):
                 return False
         except NotADirectoryError:
             raise _full(store) from None
