@@ -221,7 +221,7 @@ class Fatal(TrivialKernel):
 @pytest.mark.slow
 @pytest.mark.parametrize("failures", [0, 3])
 def test_a_worker_that_dies_between_regions_takes_nothing_along(failures, tmp_path, monkeypatch):
-    """Its blocks, and what it held for the next region, are computed elsewhere; or the run ends, and is resumed."""
+    """Its blocks, and what it held for the next region, are computed elsewhere; else the run is resumed."""
     from distributed import Client, KilledWorker, LocalCluster
 
     obj = result(kernel=Fatal())

@@ -91,7 +91,8 @@ def _place(work: Work, key: Any) -> str:
     number, *place, row, col = key[1:-3]
     tiling = work.tilings[work.cells[number]]
     y, x = tiling.y.extent(row), tiling.x.extent(col)
-    assert y is not None and x is not None, "only blocks with tiles read"
+    assert y is not None, "only blocks with tiles read"
+    assert x is not None, "only blocks with tiles read"
     rows, cols = f"{y.start}:{min(y.stop, tiling.y.size)}", f"{x.start}:{min(x.stop, tiling.x.size)}"
     beside = f" at {', '.join(map(str, place))} of the other dimensions" if place else ""
     return f"{work.names[number]} in rows {rows} and columns {cols} from the north-west corner{beside}"
