@@ -332,7 +332,10 @@ OTHERS = {
         lambda: result(kernel=Counting(fill=-8.0)),
         r"option options.fill of 'map' -8.0 \(in the store -9.0\)",
     ),
-    "tiling": (lambda: result(tiling=Tiling.of(SHAPE, overlap=48, block=1)), "option tiling of 'map'"),
+    "tiling": (
+        lambda: result(tiling=Tiling.of(SHAPE, overlap=48, block=1)),
+        r"option tiling.y.overlap of 'map' 48 \(in the store 32\)",
+    ),
     "values": (
         lambda: result(other_values()),
         r"values of input 1 \(S2L2A\) of 'map' \(in the store another\)",
@@ -596,6 +599,47 @@ def test_a_store_of_an_earlier_release_is_read():
     assert stored.dtype == "uint8"
     assert stored.rio.crs.to_epsg() == 32632
     assert stored.attrs["terramind_seed"] == 0
+    assert {*np.unique(stored)} <= {*range(1, 10)}
+    with pytest.raises(OptionError, match="exists already"):
+        write(stored, folder)
+
+
+DATA = Path(__file__).parent / "data"
+"""Stores that `tools/stores.py` has written with a release."""
+
+
+def kept_map():
+    """The map of which the stores `broken-….zarr` hold a part; never to be changed."""
+    shape = (600, 500)
+    values = (np.arange(600 * 500).reshape(shape) // 977).astype("float32")[None]
+    source = Source(da.from_array(values, chunks=(1, 200, 200)), name="S2L2A")
+    kernel, tiling = Counting(), Tiling.of(shape, overlap=32, block=1)
+    array = xr.DataArray(
+        map_tiles([source], kernel, tiling)[1], dims=("y", "x"), coords=axes(*shape), name="map"
+    )
+    array.encoding[ORIGIN] = Origin.of(array.data, [source], kernel, tiling, 8)
+    return array
+
+
+@pytest.mark.parametrize("folder", sorted(DATA.glob("broken-*.zarr")), ids=lambda path: path.stem)
+def test_what_an_earlier_release_left_broken_is_gone_on_with(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "map.zarr")
+    done = len([*folder.glob(".terramind/done/map/*")])
+    assert done >= 3
+    stored = write(kept_map(), tmp_path / "map.zarr")
+    assert len(RAN) < 9 + 3
+    np.testing.assert_array_equal(stored, kept_map().compute(scheduler="sync"))
+    assert not (tmp_path / "map.zarr/.terramind").exists()
+
+
+@pytest.mark.parametrize("folder", sorted(DATA.glob("finished-*.zarr")), ids=lambda path: path.stem)
+def test_what_an_earlier_release_finished_is_read(folder):
+    stored = xr.open_zarr(folder, decode_coords="all")["LULC"]
+    assert stored.shape == (64, 64)
+    assert stored.rio.crs.to_epsg() == 32632
+    assert stored.attrs["terramind_model"] == "demo"
     assert {*np.unique(stored)} <= {*range(1, 10)}
     with pytest.raises(OptionError, match="exists already"):
         write(stored, folder)

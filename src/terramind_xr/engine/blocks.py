@@ -21,6 +21,7 @@ class Work:
     kernel: Kernel
     tilings: dict[int, Tiling]  # by cell: the same tiles in pixels and in patches
     cells: tuple[int, ...]  # of the sources
+    names: tuple[str, ...]  # of the sources, for messages
     batch_size: int
     token: str  # of the call
 

@@ -207,9 +207,10 @@ class _Parts:
         path = self._path(place)
         # A lost task is run again: what is there under the name is always whole.
         own = path.with_suffix(f".{uuid.uuid4().hex}")
-        with open(own, "wb") as file:
-            np.save(file, chunk)
-        os.replace(own, path)
+        with _fault_of_the_disk():
+            with open(own, "wb") as file:
+                np.save(file, chunk)
+            os.replace(own, path)
 
     def pop(self, place: Place) -> NDArray[Any]:
         path = self._path(place)

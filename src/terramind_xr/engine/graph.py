@@ -80,7 +80,8 @@ def map_tiles(
     )
     own = tuple(source.cell for source in sources)
     token = tokenize(kernel, tiling, extra, batch_size, inputs, own)
-    work = Work(kernel, tilings, own, batch_size, token)
+    names = tuple(source.name for source in sources)
+    work = Work(kernel, tilings, own, names, batch_size, token)
     tasks = Tasks(work, inputs, extra)
     graph = HighLevelGraph.from_collections(
         work.key, TileLayer(tasks, work.shared), dependencies=[source.array for source in sources]

@@ -16,9 +16,11 @@ import xarray as xr
 from dask.base import tokenize
 from numpy.typing import NDArray
 
+from terramind_xr.engine.faults import unreadable
 from terramind_xr.engine.graph import Source
 from terramind_xr.engine.kernel import Kernel
 from terramind_xr.engine.tiling import Tiling
+from terramind_xr.errors import TerramindError
 
 ORIGIN = "terramind_origin"
 """Where a lazy result has its `Origin`, in its encoding."""
@@ -53,8 +55,8 @@ class Origin:
         cls, array: da.Array, sources: Sequence[Source], kernel: Kernel, tiling: Tiling, batch_size: int
     ) -> Origin:
         """Origin of an array that `map_tiles` has given, as a user gets it (turned, say)."""
-        plan = dict(_leaves("", {"kernel": type(kernel).__name__, "options": kernel}))
-        plan |= {"tiling": tokenize(tiling), "batch_size": batch_size}
+        parts = {"kernel": type(kernel).__name__, "options": kernel, "tiling": tiling}
+        plan = dict(_leaves("", parts)) | {"batch_size": batch_size}
         arrays = ((source.name, source.array) for source in sources)
         return cls(
             array.name, plan, tuple((name, each.name, each.chunks, each.dtype) for name, each in arrays)
@@ -143,11 +145,29 @@ def _inputs(origins: Mapping[Hashable, tuple[Origin, da.Array]]) -> dict[str, An
             found |= {"shape" + of: source.shape, "dtype" + of: str(dtype), "values" + of: array}
             if array not in samples and source.size:
                 samples[array] = source.vindex[positions(source.shape)]
-    (values,) = dask.compute(samples)
+    try:
+        (values,) = dask.compute(samples)
+    except Exception:
+        _tell_unreadable(origins)
+        raise
     digests = {name: digest(np.asarray(each)) for name, each in values.items()}
     return {
         key: digests.get(each, "none") if key.startswith("values") else each for key, each in found.items()
     }
+
+
+def _tell_unreadable(origins: Mapping[Hashable, tuple[Origin, da.Array]]) -> None:
+    """Raise InputError for the first sample that cannot be read."""
+    for origin, result in origins.values():
+        for title, array, chunks, dtype in origin.sources:
+            source = da.Array(result.dask, array, chunks, dtype=dtype)
+            for at in zip(*positions(source.shape), strict=True) if source.size else ():
+                try:
+                    source[at].compute()
+                except TerramindError:
+                    raise
+                except Exception as error:
+                    raise unreadable(f"{title}[{', '.join(map(str, at))}]", error) from error
 
 
 def positions(shape: Sequence[int]) -> tuple[NDArray[np.int64], ...]:

@@ -2,7 +2,7 @@
 
 All lies in one folder of the store, which is gone when the store is finished:
 
-- ``ledger.json``: format, identity, and sizes of chunks; written first, never changed
+- ``ledger.json``: format, identity, sizes of chunks, and a number of the run; written first, never changed
 - ``done/<variable>/<place>.<digest>``: empty; written after the chunk, whose values have this digest
 
 A chunk counts as finished when its values have the digest that such a name holds. So it does not matter
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -53,13 +54,24 @@ class Ledger:
 
     target: StorePath
 
+    @classmethod
+    def of(cls, target: StorePath) -> Ledger | None:
+        """Ledger of the store at a place; None where none can be kept.
+
+        A store that cannot list or delete has none, nor has an Icechunk session: it takes the keys of Zarr
+        alone, and what is not committed is gone with its process.
+        """
+        store = target.store
+        is_able = store.supports_deletes and store.supports_listing and not hasattr(store, "session")
+        return cls(target) if is_able else None
+
     @property
     def folder(self) -> StorePath:
         """Where it lies."""
         return self.target / FOLDER
 
-    def read(self) -> tuple[Identity, Chunks] | None:
-        """Identity and chunks of the run that the store belongs to; None without any.
+    def read(self) -> tuple[Identity, Chunks, str] | None:
+        """Identity, chunks and number of the run that the store belongs to; None without any.
 
         Raises
         ------
@@ -72,14 +84,16 @@ class Ledger:
         try:
             contents = json.loads(found.to_bytes())
             if contents["format"] == _FORMAT:
-                return contents["identity"], contents["chunks"]
+                return contents["identity"], contents["chunks"], contents.get("run", "")
         except (ValueError, KeyError, TypeError):
             raise DamagedLedgerError("it is damaged") from None
         raise DamagedLedgerError(f"it has format {contents['format']}, this release knows {_FORMAT}")
 
-    def begin(self, identity: Identity, chunks: Chunks) -> tuple[Identity, Chunks]:
-        """Write it, unless there is one; return what then stands there, by whichever call was first."""
-        text = buffer(json.dumps({"format": _FORMAT, "identity": identity, "chunks": chunks}, indent=1))
+    def begin(self, identity: Identity, chunks: Chunks) -> tuple[Identity, Chunks, bool]:
+        """Write it, unless there is one; what then stands there, and whether this call has written it."""
+        run = uuid.uuid4().hex
+        contents = {"format": _FORMAT, "identity": identity, "chunks": chunks, "run": run}
+        text = buffer(json.dumps(contents, indent=1))
         place = self.folder / "ledger.json"
         try:
             self.read()
@@ -89,7 +103,7 @@ class Ledger:
         found = self.read()
         if found is None:
             raise OSError(f"{place} cannot be read back")
-        return found
+        return found[0], found[1], found[2] == run
 
     def mark(self, variable: str, place: Place, values: NDArray[Any]) -> None:
         """Say that a chunk, which is in the store, is finished."""
@@ -158,3 +172,14 @@ def keys_in(place: StorePath) -> list[str]:
 
     found: list[str] = sync(listed())
     return found
+
+
+def is_empty(place: StorePath) -> bool:
+    """Whether nothing lies below a place."""
+    prefix = f"{place.path}/" if place.path else ""
+
+    async def found() -> bool:
+        return any([key.startswith(prefix) async for key in place.store.list()])
+
+    # Icechunk takes a place without a group for empty, whatever lies below, and lists none such.
+    return sync(place.is_empty()) and not (hasattr(place.store, "session") and sync(found()))

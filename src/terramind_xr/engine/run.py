@@ -13,6 +13,7 @@ from dask.base import get_scheduler, named_schedulers
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 
+from terramind_xr.engine.faults import with_places
 from terramind_xr.engine.order import Graph, in_window, works_of
 from terramind_xr.engine.progress import Progress
 from terramind_xr.engine.regions import in_regions
@@ -33,7 +34,7 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
     for region in in_regions(writing, done):
         passed = {key: held[key] for key in region.handed if key in region.given}
         handed = [key for key in region.handed if key not in region.given]
-        tasks = region.tasks
+        tasks = with_places(region.tasks)
         if client is None:
             frees = is_in_this_process(writing[0])
             tasks |= {

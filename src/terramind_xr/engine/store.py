@@ -5,11 +5,10 @@ What a broken run leaves is gone on with: the ledger in the store says whose it 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import uuid
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any, TypeVar
 
 import dask.array as da
@@ -23,10 +22,11 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath
 from zarr.storage._common import make_store_path
 
+from terramind_xr.engine.faults import writable, writing_chunk
 from terramind_xr.engine.identity import Identity, differences, identity, origins_of
-from terramind_xr.engine.ledger import Chunks, DamagedLedgerError, Ledger, buffer
+from terramind_xr.engine.ledger import Chunks, DamagedLedgerError, Ledger, buffer, is_empty
 from terramind_xr.engine.progress import Progress, square_kilometres
-from terramind_xr.engine.run import compute_in_window
+from terramind_xr.engine.run import compute_in_window, is_in_this_process
 from terramind_xr.engine.storable import chunk_sizes, in_chunks, storable
 from terramind_xr.errors import InputError, OptionError, warn
 from terramind_xr.grid import Grid
@@ -97,38 +97,32 @@ def to_zarr(obj: Data, store: Any, *, resume: bool = True, progress: bool = True
         )
     ds = obj.to_dataset(name=obj.name or "data") if isinstance(obj, xr.DataArray) else obj
     target = _opened(store)
-    ledger = Ledger(target) if target.store.supports_deletes and target.store.supports_listing else None
+    ledger = Ledger.of(target)
     is_broken = _is_broken(target, ledger, store, resume)
     origins = origins_of(ds)
     ds = storable(ds)
     lazy = [name for name, variable in ds.variables.items() if variable.chunks is not None and variable.size]
+    _check_session(target, [ds.variables[name].data for name in lazy])
     leftovers: list[str] = []
     if ledger is not None:
         own = {str(name): chunk_sizes(ds.variables[name]) for name in lazy}
-        chunks = _claim(ledger, identity(ds, lazy, origins), own, store)
+        chunks, is_first = _claim(ledger, identity(ds, lazy, origins), own, store)
         ds = ds.assign({name: in_chunks(ds.variables[name], chunks[str(name)]) for name in lazy})
+        if not is_first:
+            _look_at_unknown([str(name) for name in lazy if name not in origins], store, is_broken)
         if is_broken:
-            _warn_of_unknown([str(name) for name in lazy if name not in origins])
             leftovers = ledger.leftovers()
-    with _writable(store):
+    with writable(store):
         root = _write_skeleton(ds, lazy, target)
     _write_chunks(ds, lazy, target, ledger, progress)
-    sync((target / "zarr.json").set(root))
+    with writable(store):
+        sync((target / "zarr.json").set(root))
     if ledger is not None:
         ledger.remove(leftovers)
-    stored: xr.Dataset = xr.open_zarr(target, decode_coords="all")
+    # Icechunk keeps no metadata twice: xarray would look for it, and warn.
+    consolidated = None if getattr(target.store, "supports_consolidated_metadata", True) else False
+    stored: xr.Dataset = xr.open_zarr(target, decode_coords="all", consolidated=consolidated)
     return stored if isinstance(obj, xr.Dataset) else stored[obj.name or "data"]
-
-
-@contextlib.contextmanager
-def _writable(store: Any) -> Iterator[None]:
-    """Say it in the user's words where nothing can be written."""
-    try:
-        yield
-    except OSError as error:
-        raise OptionError(
-            f"The store {str(store)!r} cannot be written: {error}. Give a path where you may write."
-        ) from None
 
 
 def _opened(store: Any) -> StorePath:
@@ -139,7 +133,7 @@ def _opened(store: Any) -> StorePath:
         # Workers may run in other folders.
         store = os.path.abspath(os.path.expanduser(store))
     try:
-        with _writable(store):
+        with writable(store):
             try:
                 return sync(make_store_path(store, mode="a"))
             except (FileExistsError, NotADirectoryError):
@@ -151,16 +145,29 @@ def _opened(store: Any) -> StorePath:
 
 
 def _full(store: Any) -> OptionError:
-    return OptionError(
-        f"The store {str(store)!r} exists already and holds data. Give another path, or delete it first."
+    remedy = (
+        "Take back what is not committed (session.discard_changes()), or give a session of another branch."
+        if hasattr(store, "session")
+        else "Give another path, or delete it first."
     )
+    return OptionError(f"The store {str(store)!r} exists already and holds data. {remedy}")
+
+
+def _check_session(target: StorePath, arrays: list[da.Array]) -> None:
+    """Refuse what an Icechunk session cannot take: other processes would write to copies of it."""
+    if hasattr(target.store, "session") and not all(map(is_in_this_process, arrays)):
+        raise OptionError(
+            f"The store {str(target)!r} is an Icechunk session, which one process writes to. Use threads: "
+            "with dask.config.set(scheduler='threads'). Or write to a plain Zarr store on the cluster, and "
+            "that, opened, to the session."
+        )
 
 
 def _is_broken(target: StorePath, ledger: Ledger | None, store: Any, resume: bool) -> bool:
     """Whether a broken run lies there; raise OptionError for other data, or if it is not to be resumed."""
-    with _writable(store):
+    with writable(store):
         try:
-            if sync(target.is_empty()):
+            if is_empty(target):
                 return False
         except NotADirectoryError:
             raise _full(store) from None
@@ -190,10 +197,13 @@ def _is_broken(target: StorePath, ledger: Ledger | None, store: Any, resume: boo
 _NAMED = 6
 
 
-def _claim(ledger: Ledger, ours: Identity, own: Chunks, store: Any) -> Chunks:
-    """Bind the store to this run, or find that it is bound to it; sizes of the chunks that it has there."""
-    with _writable(store):
-        theirs, chunks = ledger.begin(ours, own)
+def _claim(ledger: Ledger, ours: Identity, own: Chunks, store: Any) -> tuple[Chunks, bool]:
+    """Bind the store to this run, or find that it is bound to it.
+
+    Sizes of the chunks that it has there, and whether this call is the first of the run.
+    """
+    with writable(store):
+        theirs, chunks, is_first = ledger.begin(ours, own)
     found = differences(ours, theirs)
     if found:
         more = [f"and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
@@ -202,10 +212,16 @@ def _claim(ledger: Ledger, ours: Identity, own: Chunks, store: Any) -> Chunks:
             f"{'; '.join([*found[:_NAMED], *more])}. Give the same again to go on with it, or another path, "
             "or delete it first."
         )
-    return chunks
+    return chunks, is_first
 
 
-def _warn_of_unknown(names: list[str]) -> None:
+def _look_at_unknown(names: list[str], store: Any, is_broken: bool) -> None:
+    """Warn that a broken run may be another one; raise OptionError if it began at the same time as this."""
+    if names and not is_broken:
+        raise OptionError(
+            f"Another call has just begun to write the store {str(store)!r}, and only metadata can be "
+            f"compared for {', '.join(names)}. Give another path, or wait for the other call."
+        )
     if names:
         warn(
             f"A broken run is gone on with. Metadata alone can be compared for {', '.join(names)} (names, "
@@ -280,7 +296,8 @@ def _writing(source: da.Array, variable: str, array: zarr.Array[Any], ledger: Le
 def _write(
     chunk: Any, where: tuple[slice, ...], variable: str, array: zarr.Array[Any], ledger: Ledger | None
 ) -> None:
-    array[where] = chunk
-    if ledger is not None:
-        place = tuple(axis.start // size for axis, size in zip(where, array.chunks, strict=True))
-        ledger.mark(variable, place, np.asarray(chunk, array.dtype))
+    with writing_chunk(variable, where, array.store_path, stays=ledger is not None):
+        array[where] = chunk
+        if ledger is not None:
+            place = tuple(axis.start // size for axis, size in zip(where, array.chunks, strict=True))
+            ledger.mark(variable, place, np.asarray(chunk, array.dtype))
