@@ -1,4 +1,4 @@
-"""`precision`: bf16 and fp16 change little, what decides tokens stays in fp32, and what cannot be is refused."""
+"""`precision`: little changes, what decides tokens stays in fp32, and what a device cannot do is refused."""
 
 import contextlib
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def context(
     sampler: Any, conditions: Mapping[str, dict[str, torch.Tensor]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the decoder reads of the encoder (tile, patch, feature), and what of it is hidden (tile, 1, patch).
+    """What the decoder reads of the encoder (tile, patch, feature); what is hidden of it (tile, 1, patch).
 
     Parameters
     ----------

@@ -43,8 +43,8 @@ class Execution:
 def _check_processor(precision: Precision) -> None:
     if precision == "fp16":
         raise OptionError(
-            "precision='fp16' is for GPUs: processors have no units for it, and would be slower than in fp32. "
-            "Use precision='bf16' or 'fp32', or a device='cuda'."
+            "precision='fp16' is for GPUs: a processor would be slower than in fp32. "
+            "Use precision='bf16' or 'fp32', or device='cuda'."
         )
 
 
@@ -54,8 +54,8 @@ def _check_card(device: str, precision: Precision) -> None:
     with torch.cuda.device(device):
         if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise OptionError(
-                f"precision='bf16' on device={device!r}: {torch.cuda.get_device_name()} has no units for it, and "
-                "would be slower than in fp32. Use precision='fp16' or 'fp32'."
+                f"precision='bf16' on device={device!r}: {torch.cuda.get_device_name()} has no units for it, "
+                "and would be slower than in fp32. Use precision='fp16' or 'fp32'."
             )
 
 
