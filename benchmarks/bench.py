@@ -240,8 +240,8 @@ What `make bench` printed, beside what is aimed at. It runs `benchmarks/bench.py
 model of the tiny one's real size with random weights, whose times are those of the released one, and whose
 agreement says nothing of it (`benchmarks/precision.py` measures that for weights you have).
 
-Ratios are speed over terratorch's own `tiled_inference` of the same tiles (stride {stride}, overlap {overlap})
-in the same process, as it comes: importing terratorch sets torch's `float32_matmul_precision` to "medium", with
+Ratios are speed over terratorch's own `tiled_inference` of the same tiles in the same process (stride {stride},
+overlap {overlap}), as it comes: importing terratorch sets torch's `float32_matmul_precision` to "medium", with
 which float32 products run in bf16 on processors that have it. Notes tell the ratio to terratorch in "highest"
 as well, which is what our fp32 is.
 

@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=verbatim)
     parser.add_argument("--model", default="demo", help='name, folder, or "random" (%(default)s)')
     parser.add_argument("--outputs", nargs="+", default=["LULC", "DEM"], help="(LULC DEM)")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"], help="(fp32 bf16 int8)")
+    parser.add_argument("--precisions", nargs="*", default=["fp32", "bf16", "int8"], help="(fp32 bf16 int8)")
     parser.add_argument("--no-backbone", action="store_true", help="leave out the converted backbone")
     parser.add_argument("--scene", help="netCDF or Zarr with S2L2A; by default a synthetic one")
     parser.add_argument("--tiles", type=int, default=4, help="tiles to generate (%(default)s)")
