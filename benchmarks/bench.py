@@ -244,8 +244,8 @@ agreement says nothing of it (`benchmarks/precision.py` measures that for weight
 
 Ratios are speed over terratorch's own `tiled_inference` of the same tiles in the same process (stride
 {stride}, overlap {overlap}), as it comes: importing terratorch sets torch's `float32_matmul_precision` to
-"medium", with which float32 products run in bf16 on processors that have it. Notes tell the ratio to terratorch
-in "highest" as well, which is what our fp32 is.
+"medium", with which float32 products run in bf16 on processors that have it. Notes tell the ratio to
+terratorch in "highest" as well, which is what our fp32 is.
 
 {table}
 
