@@ -270,7 +270,7 @@ def main() -> None:
                 rows.append(row.line())
                 print(rows[-1], flush=True)
     minutes = (time.perf_counter() - start) / 60
-    command = "python benchmarks/bench.py" + " --quick" * arguments.quick
+    command = " ".join(("python benchmarks/bench.py", *sys.argv[1:]))
     ending = f"command    {command}, best of {arguments.repeat} repetitions, {minutes:.0f} minutes"
     print(f"\n{ending}")
     if arguments.markdown:
