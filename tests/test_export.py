@@ -39,6 +39,14 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """The demo with its backbone and the decoder of land cover in int8."""
+    skip_without_openvino()
+    path = tmp_path_factory.mktemp("converted") / "demo-int8"
+    return terramind_xr.export("demo", "LULC", path, backbone=True)
+
+
+@pytest.fixture(scope="module")
 def scene():
     return terramind_xr.synthetic.scene((250, 290), seed=5, modalities=("S2L2A",))[["S2L2A"]].load()
 
@@ -83,6 +91,62 @@ def test_a_tile_is_the_same_alone_and_in_another_place_of_a_batch(exported, name
     for order in ([2, 0, 1], [1], [0, 2]):
         again = decode_tokens(recipe, name, tokens[order], PLACES[order], sampling, CPU)
         assert again.tobytes() == together[order].tobytes()
+
+
+def test_a_converted_backbone_gives_nearly_the_same_tokens(converted, exported, scene):
+    maps = {each: generate(scene, each, ("LULC",))["LULC"] for each in ("demo", exported, converted)}
+    assert 0.95 < float((maps["demo"] == maps[converted]).mean()) < 1
+    assert (maps[exported] != maps[converted]).any()  # the converted backbone did run
+    attrs = maps[converted].attrs
+    assert attrs["terramind_backbone_precision"] == attrs["terramind_decoder_precision"] == "int8"
+    assert {"terramind_backbone_encoder_sha256", "terramind_backbone_decoder_graph_sha256"} <= set(attrs)
+    assert "terramind_backbone_precision" not in maps[exported].attrs
+
+
+def test_chunks_change_no_byte_of_a_converted_backbone_batches_and_threads_little(
+    converted, scene, one_thread
+):
+    import torch
+
+    first = generate(scene, converted, ("LULC",), batch_size=8)["LULC"].values
+    lazy = scene.chunk({"y": 130, "x": 97})
+    again = generate(lazy, converted, ("LULC",), batch_size=8)["LULC"].values
+    assert again.tobytes() == first.tobytes()
+    torch.set_num_threads(2)  # embeddings and logits are torch's, whose last bits batches and threads change
+    for batch in (1, 3):
+        again = generate(lazy, converted, ("LULC",), batch_size=batch)["LULC"].values
+        assert (again == first).mean() > 0.98
+
+
+def test_a_backbone_in_full_precision_gives_the_same_map_from_any_inputs(tmp_path):
+    skip_without_openvino()
+    path = terramind_xr.export("demo", "LULC", tmp_path / "fp32", precision="fp32", backbone=True)
+    scene = terramind_xr.synthetic.scene(224, seed=5, modalities=("S2L2A", "S1GRD", "DEM")).load()
+    half = xr.zeros_like(scene.S2L2A.isel(band_S2L2A=0, drop=True), bool)
+    half[:100] = True
+    for inputs in (["S2L2A"], ["DEM", "S1GRD", "S2L2A"]):
+        maps = [
+            scene.terramind.generate("LULC", model=each, inputs=inputs, probabilities=True, mask=half)
+            for each in ("demo", path)
+        ]
+        np.testing.assert_allclose(*maps, atol=1e-4)
+
+
+def test_embed_runs_the_backbone_as_it_was(converted, scene):
+    plain, ours = (scene.terramind.embed(model=each) for each in ("demo", converted))
+    np.testing.assert_allclose(ours, plain, atol=1e-5)
+    assert "terramind_backbone_precision" not in ours.attrs
+
+
+def test_no_decoder_is_loaded_beside_a_converted_one(exported):
+    for name in ("LULC", "DEM"):
+        tokenizer = weights.tokenizer(find(exported, {name}), name, "cpu")
+        whole = weights.tokenizer(find("demo", {name}), name, "cpu")
+        assert tokenizer.decoder is None
+        assert not [key for key in tokenizer.state_dict() if key.startswith(("decoder", "post_quant"))]
+        assert sum(each.numel() for each in tokenizer.parameters()) < 0.7 * sum(
+            each.numel() for each in whole.parameters()
+        )
 
 
 def test_threads_change_no_byte_of_land_cover(exported, one_thread):
@@ -187,6 +251,7 @@ def test_without_the_extra_export_says_what_to_install(monkeypatch, tmp_path):
             "calibration is for precision='int8'",
         ),
         ({"outputs": "LULC", "model": "demi"}, "no model 'demi'"),
+        ({"outputs": "LULC", "backbone": "int8"}, "it is True or False"),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path, arguments, message):

@@ -65,13 +65,17 @@ def label(
 
 def provenance(recipe: Recipe | Finetuned, execution: Execution, **more: Any) -> dict[str, Any]:
     """Attributes that say how a result was made: enough to make it again, flat, for netCDF and Zarr."""
-    decoders = {each.precision for _, each in recipe.decoders} if isinstance(recipe, Recipe) else set()
+    converted = (recipe.transformer, recipe.decoders) if isinstance(recipe, Recipe) else ((), ())
+    backbone, decoders = (
+        " ".join(sorted({each.precision for _, each in some})) or None for some in converted
+    )
     attrs: dict[str, Any] = {
         "terramind_model": recipe.name,
         "terramind_revision": recipe.backbone.revision or None,
         **{f"terramind_{name}_sha256": digest for name, digest in recipe.digests.items()},
         "terramind_precision": execution.precision,
-        "terramind_decoder_precision": " ".join(sorted(decoders)) or None,
+        "terramind_backbone_precision": backbone,
+        "terramind_decoder_precision": decoders,
         "terramind_xr_version": importlib.metadata.version("terramind_xr"),
         "terratorch_version": importlib.metadata.version("terratorch"),
         "torch_version": importlib.metadata.version("torch"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import xarray as xr
@@ -125,7 +126,10 @@ def embed(
     check_readable(chosen, list(scene.inputs))
     tiling = Tiling.of(scene.grid.shape, overlap=overlap, block=get_options().block)
     kernel = EmbedKernel(
-        recipe=find(chosen, {each for each in scene.inputs if modalities[each].raw_key is None}),
+        # Layers are asked for one by one: they run as they were before an export.
+        recipe=replace(
+            find(chosen, {each for each in scene.inputs if modalities[each].raw_key is None}), transformer=()
+        ),
         inputs=scene.kernel_inputs(),
         layers=numbers,
         stacked=not is_whole(layers),

@@ -1,4 +1,4 @@
-"""`export`: a model whose decoders are converted once, for faster work on processors."""
+"""`export`: a model whose networks are converted once, for faster work on processors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from terramind_xr.facts import PATCH, TILE
 from terramind_xr.model import conversion
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.compiled import import_openvino
-from terramind_xr.model.exported import EXPORT_PRECISIONS, ExportPrecision, Manifest
+from terramind_xr.model.exported import BACKBONE, EXPORT_PRECISIONS, HALVES, ExportPrecision, Manifest
+from terramind_xr.model.features import encoder_size
 from terramind_xr.model.files import in_folder
 from terramind_xr.model.recipe import Recipe, backbone_filename, find, tokenizer_filename, writable
 from terramind_xr.model.sampling import Sampling
@@ -45,14 +46,16 @@ def export(
     path: str | os.PathLike[str],
     *,
     precision: ExportPrecision = "int8",
+    backbone: bool = False,
     calibration: xr.Dataset | xr.DataArray | None = None,
 ) -> Path:
     """Convert the decoders of a model once, for faster work on processors, and write a folder.
 
     The folder is a model: ``model=path`` takes it in every verb, without a network, wherever it is visible.
-    It holds the weights of the encoder and of the tokenizers as they are, the converted decoders, and a
-    manifest with digests, versions and calibration. Tokens are those of the source model; pixels differ a
-    little. The extra ``terramind_xr[openvino]`` must be installed, also where the folder computes.
+    It holds the weights of the backbone and of the tokenizers as they are, what was converted, and a manifest
+    with digests, versions and calibration. Tokens are those of the source model, unless its backbone is
+    converted as well; pixels differ a little. The extra ``terramind_xr[openvino]`` must be installed, also
+    where the folder computes.
 
     Parameters
     ----------
@@ -65,6 +68,10 @@ def export(
     precision
         ``"int8"`` quantises products by scales that are found once; ``"bf16"`` is for processors that have it
         (others compute in float32); ``"fp32"`` changes the library only.
+    backbone
+        Whether the transformer that writes tokens is converted, too: it is faster then, and gives other
+        tokens now and then, or often, as ``benchmarks/precision.py`` tells for a model and a scene. `embed`
+        runs it as it was.
     calibration
         Scene on which the scales of int8 are found, of at least 224 pixels a side: what `generate` makes the
         outputs from. Up to 16 of its tiles (4 with diffusion) are used, of the first
@@ -94,7 +101,7 @@ def export(
     """
     model = chosen_model(model)
     names = _outputs(model, outputs)
-    target = _target(path, precision, calibration)
+    target = _target(path, precision, backbone, calibration)
     import_openvino(*(("nncf",) if precision == "int8" else ()))
     recipe = find(model, names)
     if recipe.decoders:
@@ -105,14 +112,19 @@ def export(
         made = Path(beside) / "model"
         made.mkdir()
         told: dict[str, Any] = {}
+        samples: dict[str, list[conversion.Sample]] = {half: [] for half in HALVES}
         for name in names:
-            tokens = _calibration_tokens(model, name, calibration) if precision == "int8" else None
+            batches = _batches(model, name, calibration) if precision == "int8" else []
+            tokens = _tokens(recipe, name, batches) if batches else None
             _write_decoder(recipe, name, tokens, made)
-            if tokens is not None:
-                told[name] = {
-                    "tiles": len(tokens[0]),
-                    "tokens_sha256": hashlib.sha256(tokens[0].tobytes()).hexdigest(),
-                }
+            if tokens:
+                digest = hashlib.sha256(tokens[0].tobytes()).hexdigest()
+                told[name] = {"tiles": len(batches), "tokens_sha256": digest}
+            if backbone:
+                for half, more in conversion.transformer_inputs(recipe, name, batches).items():
+                    samples[half] += more
+        if backbone:
+            _write_transformer(recipe, samples, made)
         _copy_weights(recipe, made)
         size, seed = _SYNTHETIC
         data = f"synthetic.scene({size}, seed={seed})" if calibration is None else "given"
@@ -121,6 +133,7 @@ def export(
             revision=recipe.backbone.revision,
             precision=precision,
             decoders=names,
+            backbone=backbone,
             files={each.name: in_folder(each.name, made).digest for each in sorted(made.iterdir())},
             versions=_versions("nncf" if precision == "int8" else "openvino"),
             calibration={"data": data, **told} if told else {},
@@ -143,23 +156,25 @@ def _outputs(model: str | os.PathLike[str], outputs: str | Sequence[str]) -> tup
     return names
 
 
-def _target(path: str | os.PathLike[str], precision: str, calibration: Any) -> Path:
+def _target(path: str | os.PathLike[str], precision: str, backbone: object, calibration: Any) -> Path:
     """Folder to write; OptionError for options that cannot be used."""
     if precision not in EXPORT_PRECISIONS:
         listed = ", ".join(EXPORT_PRECISIONS)
         raise OptionError(f"precision={precision!r} cannot be used: expected one of {listed}.")
     if calibration is not None and precision != "int8":
         raise OptionError(f"calibration is for precision='int8', not {precision!r}. Leave it out.")
+    if not isinstance(backbone, bool):
+        raise OptionError(f"backbone={backbone!r} cannot be used: it is True or False.")
     target = Path(path).expanduser().absolute()
     if target.exists():
         raise OptionError(f"path={str(path)!r} exists already. Give another one, or remove it first.")
     return target
 
 
-def _calibration_tokens(
+def _batches(
     model: str | os.PathLike[str], name: str, calibration: xr.Dataset | xr.DataArray | None
-) -> Tokens:
-    """Tokens of an output as the model generates them for some tiles of a scene."""
+) -> list[Batch]:
+    """Some tiles of a scene to generate an output from, each in a batch of its own."""
     if calibration is None:
         size, seed = _SYNTHETIC
         source = "S1GRD" if name == "S2L2A" else "S2L2A"
@@ -168,9 +183,13 @@ def _calibration_tokens(
         calibration, name, inputs=None, model=model, offset="auto", mask=None, probabilities=False,
         sampling=Sampling(), execution=execution("cpu"), overlap=0, shifts=1, batch_size=1,
     )  # fmt: skip
-    found = _some_tiles(call, _TILES if name == "LULC" else _DIFFUSION_TILES)
-    batches = [conversion.likeliest_tokens(call.kernel.recipe, name, batch) for batch in found]
-    return np.concatenate(batches), np.concatenate([batch.places for batch in found])
+    return _some_tiles(call, _TILES if name == "LULC" else _DIFFUSION_TILES)
+
+
+def _tokens(recipe: Recipe, name: str, batches: Sequence[Batch]) -> Tokens:
+    """Tokens of an output as the model generates them."""
+    found = [conversion.likeliest_tokens(recipe, name, batch) for batch in batches]
+    return np.concatenate(found), np.concatenate([batch.places for batch in batches])
 
 
 def _some_tiles(call: Call, number: int) -> list[Batch]:
@@ -224,8 +243,23 @@ def _write_decoder(recipe: Recipe, name: str, tokens: Tokens | None, folder: Pat
     samples = conversion.decoder_inputs(recipe, name, *(tokens or example), steps=10 if tokens else 1)
     converted = conversion.convert(recipe, name, samples[0])
     if tokens:
-        converted = conversion.quantized(converted, name, samples)
-    conversion.save(converted, name, folder)
+        converted = conversion.quantized(converted, samples, diffusion=name != "LULC")
+    conversion.save(converted, f"decoder_{name}", folder)
+
+
+def _write_transformer(
+    recipe: Recipe, samples: Mapping[str, Sequence[conversion.Sample]], folder: Path
+) -> None:
+    """Convert the backbone's encoder and decoder; they are quantised where there are samples."""
+    width, _ = encoder_size(recipe.name)
+    features = np.zeros((1, (TILE // PATCH) ** 2, width), np.float32)
+    hidden = np.zeros((1, 1, features.shape[1]), bool)
+    examples = {"encoder": (features, hidden), "decoder": (features, features, hidden)}
+    for half, example in examples.items():
+        converted = conversion.convert_transformer(recipe, half, example)
+        if samples[half]:
+            converted = conversion.quantized(converted, samples[half])
+        conversion.save(converted, f"{half}_{BACKBONE}", folder)
 
 
 def _copy_weights(recipe: Recipe, folder: Path) -> None:

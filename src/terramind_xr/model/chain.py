@@ -79,8 +79,8 @@ def load(recipe: Recipe, execution: Execution) -> None:
         for name, _ in recipe.tokenizers:
             if name != "Coordinates":  # is a text
                 weights.tokenizer(recipe, name, device)
-        for _, decoder in recipe.decoders:
-            compiled.network(decoder)
+        for _, converted in (*recipe.transformer, *recipe.decoders):
+            compiled.network(converted)
 
 
 def generate_tokens(

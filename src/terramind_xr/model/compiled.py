@@ -1,4 +1,4 @@
-"""Converted decoders at work: compiled by OpenVINO once in each process, on the processor.
+"""Converted networks at work: compiled by OpenVINO once in each process, on the processor.
 
 A tile runs by itself: its numbers cannot depend on the batch that it comes in.
 """
@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from terramind_xr.errors import OptionError
-from terramind_xr.model.exported import Decoder
+from terramind_xr.model.exported import Converted
 
 if TYPE_CHECKING:
     import torch
@@ -50,27 +50,27 @@ def import_openvino(*packages: str) -> Any:
 
 
 class Network:
-    """A compiled decoder: torch tensors in and out, as the decoder that it stands for.
+    """A compiled network: torch tensors in and out, as the one that it stands for.
 
     Parameters
     ----------
-    decoder
+    converted
         Which files, and in what precision.
     threads
         Of the processor.
     """
 
-    def __init__(self, decoder: Decoder, threads: int) -> None:
+    def __init__(self, converted: Converted, threads: int) -> None:
         openvino = import_openvino()
         core = openvino.Core()
         core.set_property({"ENABLE_MMAP": False})  # weights at work would change with the file
-        model = core.read_model(decoder.graph.verified_path(), decoder.constants.verified_path())
+        model = core.read_model(converted.graph.verified_path(), converted.constants.verified_path())
         self._compiled = core.compile_model(
             model,
             "CPU",
             {
                 # By default OpenVINO chooses these by the machine, and pins its threads to cores.
-                "INFERENCE_PRECISION_HINT": "bf16" if decoder.precision == "bf16" else "f32",
+                "INFERENCE_PRECISION_HINT": "bf16" if converted.precision == "bf16" else "f32",
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": 1,
                 "ENABLE_CPU_PINNING": False,
@@ -78,7 +78,7 @@ class Network:
         )
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Output (tile, channel, y, x) of inputs (tile, …); one without tiles is the same for all."""
+        """Output (tile, …) of inputs (tile, …); one without tiles is the same for all."""
         import torch
 
         arrays = [each.detach().cpu().numpy() for each in inputs]
@@ -92,12 +92,12 @@ class Network:
 
 
 @functools.lru_cache(maxsize=8)
-def _load(decoder: Decoder, threads: int) -> Network:
-    return Network(decoder, threads)
+def _load(converted: Converted, threads: int) -> Network:
+    return Network(converted, threads)
 
 
-def network(decoder: Decoder) -> Network:
-    """The compiled decoder on as many threads as torch has, loaded once in this process.
+def network(converted: Converted) -> Network:
+    """The compiled network on as many threads as torch has, loaded once in this process.
 
     Raises
     ------
@@ -109,4 +109,4 @@ def network(decoder: Decoder) -> Network:
     import torch
 
     with _lock:
-        return _load(decoder, torch.get_num_threads())
+        return _load(converted, torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""Decoders of tokenizers to OpenVINO's format, quantised by NNCF: done once, by `export`."""
+"""Decoders of tokenizers and the backbone to OpenVINO's format, quantised by NNCF: done once, by `export`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from terramind_xr.model.chain import generate_tokens
 from terramind_xr.model.compiled import import_openvino
 from terramind_xr.model.decoding import denoise, starting_noise, token_codes
 from terramind_xr.model.execution import Execution, session
-from terramind_xr.model.exported import decoder_stem
+from terramind_xr.model.exported import HALVES
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 
@@ -76,22 +76,75 @@ def decoder_inputs(
     return samples
 
 
+def transformer_inputs(recipe: Recipe, name: str, batches: Sequence[Batch]) -> dict[str, list[Sample]]:
+    """What the backbone's encoder and decoder are called with for an output of batches of one tile each."""
+    samples: dict[str, list[Sample]] = {half: [] for half in HALVES}
+    with session(_CPU) as device:
+        model = weights.sampler(recipe, (), (), device).model
+        with contextlib.ExitStack() as recorded:
+            for half in HALVES:
+                recorded.enter_context(_recorded(model, half, samples[half]))
+            for batch in batches:
+                generate_tokens(recipe, batch, (name,), Sampling(), device)
+    return samples
+
+
+@contextlib.contextmanager
+def _recorded(model: Any, half: str, samples: list[Sample]) -> Iterator[None]:
+    """Keep what the backbone's encoder or decoder is called with; the session keeps other threads out."""
+    plain = getattr(model, f"forward_{half}")
+
+    def forward(*inputs: torch.Tensor | None) -> Any:
+        samples.append(tuple(each.numpy() for each in inputs if each is not None))
+        return plain(*inputs)
+
+    setattr(model, f"forward_{half}", forward)
+    try:
+        yield
+    finally:
+        delattr(model, f"forward_{half}")
+
+
+def convert_transformer(recipe: Recipe, half: str, example: Sample) -> Any:
+    """The backbone's encoder or decoder for one tile at a time, of any number of patches."""
+    import torch
+
+    class Half(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = weights.sampler(recipe, (), (), "cpu").model
+
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            more = (None,) if half == "decoder" else ()
+            found: torch.Tensor = getattr(self.model, f"forward_{half}")(*inputs, *more)
+            return found
+
+    # (tile, patch, feature) of features, (tile, 1, patch) of what is hidden.
+    shapes = [[1, -1, each.shape[2]] if each.dtype == np.float32 else [1, 1, -1] for each in example]
+    return _converted(Half().eval(), example, shapes)
+
+
 def convert(recipe: Recipe, name: str, example: Sample) -> Any:
     """A modality's decoder as a model of OpenVINO in float32, for one tile at a time.
 
     `example` is one of its inputs; shapes are those of it.
     """
+    module = _module(weights.tokenizer(recipe, name, "cpu"), name)
+    return _converted(module, example, [list(array.shape) for array in example])
+
+
+def _converted(module: Any, example: Sample, shapes: Sequence[Sequence[int]]) -> Any:
     openvino = import_openvino()
     import torch
 
-    shapes = [openvino.PartialShape(list(array.shape)) for array in example]
     # Not in an inference session: tracing does not take its tensors.
-    module = _module(weights.tokenizer(recipe, name, "cpu"), name)
     tensors = tuple(torch.from_numpy(array.copy()) for array in example)
-    return openvino.convert_model(module, example_input=tensors, input=shapes)
+    return openvino.convert_model(
+        module, example_input=tensors, input=[openvino.PartialShape(list(shape)) for shape in shapes]
+    )
 
 
-def quantized(model: Any, name: str, samples: Sequence[Sample]) -> Any:
+def quantized(model: Any, samples: Sequence[Sample], *, diffusion: bool = False) -> Any:
     """The model with products in int8, whose scales are fixed by what `samples` give.
 
     Softmax, normalisation and whatever else NNCF leaves out stay in float32; so do the first and the last
@@ -103,7 +156,7 @@ def quantized(model: Any, name: str, samples: Sequence[Sample]) -> Any:
     convolutions = [
         each.get_friendly_name() for each in model.get_ordered_ops() if each.get_type_name() == "Convolution"
     ]
-    kept = [] if name == "LULC" else [convolutions[0], convolutions[-1]]
+    kept = [convolutions[0], convolutions[-1]] if diffusion else []
     with _quiet(logging.getLogger("nncf")):
         return nncf.quantize(
             model,
@@ -126,10 +179,10 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def save(model: Any, name: str, folder: Path) -> None:
-    """Write a model as two files, its numbers as they are."""
+def save(model: Any, stem: str, folder: Path) -> None:
+    """Write a model as two files of one name, its numbers as they are."""
     openvino = import_openvino()
-    openvino.save_model(model, folder / f"{decoder_stem(name)}.xml", compress_to_fp16=False)
+    openvino.save_model(model, folder / f"{stem}.xml", compress_to_fp16=False)
 
 
 def _module(tokenizer: Any, name: str) -> Any:

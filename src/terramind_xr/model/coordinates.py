@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from terramind_xr.errors import WeightsError
 from terramind_xr.facts import modalities
-from terramind_xr.model import weights
+from terramind_xr.model import backbone, weights
 from terramind_xr.model.batch import Known
 from terramind_xr.model.files import WeightsFile
 from terramind_xr.model.recipe import Recipe
@@ -144,12 +144,8 @@ def _start(
 
     model = sampler.model
     # Made anew: the embeddings write into the dicts they are given.
-    encoded = {
-        key: model.encoder_embeddings[key]({"tensor": each.tensor, "input_mask": each.hidden})
-        for key, each in known.items()
-    }
-    tokens, embedding, hidden, _ = sampler.forward_mask_encoder_generation(encoded)
-    context = model.decoder_proj_context(model.forward_encoder(tokens + embedding, hidden)) + embedding
+    conditions = {key: {"tensor": each.tensor, "input_mask": each.hidden} for key, each in known.items()}
+    context, hidden = backbone.context(sampler, conditions)
     # As upstream has an empty text: [S_1] is given, [S_1] … [S_2] is to be found.
     empty = torch.full((tiles, model.decoder_embeddings[_KEY].max_length), _PAD, device=device)
     empty[:, :2], empty[:, -1] = _START, _STOP
@@ -169,8 +165,7 @@ def _next_logits(
     later = torch.ones((length, length), dtype=torch.bool, device=tokens.device).triu(1)
     given = embedding.token_emb(tokens) + steps[:, :length]
     decoded = sampler.model.forward_decoder(given, context, hidden, later.expand(len(tokens), -1, -1))
-    logits: torch.Tensor = embedding.forward_logits(decoded[:, -1])
-    return logits.float()
+    return backbone.logits(embedding, decoded[:, -1])
 
 
 def _kept(tokens: list[int], sentinels: set[int]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramind_xr.model import weights
+from terramind_xr.model import backbone, weights
 from terramind_xr.model.batch import Known, Target
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling, sample_tokens
@@ -119,6 +119,9 @@ def _hidden_logits(sampler: Any, known: Mapping[str, Known], target: Target, dev
         "input_mask": ~decided,
         "target_mask": decided,
     }
-    logits: torch.Tensor
-    logits, _ = sampler.forward_enc_dec_maskgit_batched(conditions, key)
-    return logits.float()
+    context, hidden = backbone.context(sampler, conditions)
+    embedding = sampler.model.decoder_embeddings[key]
+    asked = {key: embedding.forward_embed(conditions[key])}
+    tokens, places, *_ = sampler.forward_mask_decoder_maskgit(asked, key)
+    decoded = sampler.model.forward_decoder(tokens + places, context, hidden, None)
+    return backbone.logits(embedding, decoded)

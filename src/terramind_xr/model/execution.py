@@ -19,14 +19,15 @@ _run_lock = threading.Lock()
 class Execution:
     """On what a model runs; another choice changes results within a tolerance only.
 
-    Raises OptionError for values that cannot be used.
+    Raises OptionError for values that cannot be used; what depends on the machine is seen by `session`.
 
     Parameters
     ----------
     device
         torch device; None takes a GPU where there is one.
     precision
-        ``"fp32"``, or automatic mixed precision in ``"bf16"`` or ``"fp16"``.
+        ``"fp32"``, or automatic mixed precision in ``"bf16"`` or ``"fp16"``: products in it, and in fp32 what
+        decides tokens (tokenizers up to the quantiser, logits) and the steps of diffusion.
     """
 
     device: str | None = None
@@ -35,17 +36,45 @@ class Execution:
     def __post_init__(self) -> None:
         check_device(self.device)
         check_precision(self.precision)
+        if self.device == "cpu":
+            _check_processor(self.precision)
+
+
+def _check_processor(precision: Precision) -> None:
+    if precision == "fp16":
+        raise OptionError(
+            "precision='fp16' is for GPUs: a processor would be slower than in fp32. "
+            "Use precision='bf16' or 'fp32', or device='cuda'."
+        )
+
+
+def _check_card(device: str, precision: Precision) -> None:
+    import torch
+
+    with torch.cuda.device(device):
+        if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise OptionError(
+                f"precision='bf16' on device={device!r}: {torch.cuda.get_device_name()} has no units for it, "
+                "and would be slower than in fp32. Use precision='fp16' or 'fp32'."
+            )
 
 
 @contextlib.contextmanager
 def session(execution: Execution) -> Iterator[str]:
-    """Device to run on, with torch set up for inference in the asked precision; not to be nested."""
+    """Device to run on, with torch set up for inference in the asked precision; not to be nested.
+
+    Raises OptionError where this process has no such device, or the device no units for the precision.
+    """
     import torch
 
     device = execution.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise OptionError(f"device={device!r}: this process sees no CUDA GPU. Use device=None or 'cpu'.")
     kind = torch.device(device).type
+    if kind == "cpu":
+        _check_processor(execution.precision)
+    if kind == "cuda":
+        _check_card(device, execution.precision)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[execution.precision]
     mixed = torch.autocast(kind, dtype=dtype, enabled=dtype is not torch.float32)
     with _run_lock, torch.inference_mode(), mixed, full_precision(kind):

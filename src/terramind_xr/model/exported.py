@@ -16,12 +16,15 @@ ExportPrecision = Literal["int8", "bf16", "fp32"]
 EXPORT_PRECISIONS: tuple[ExportPrecision, ...] = get_args(ExportPrecision)
 
 MANIFEST = "manifest.json"
+BACKBONE = "backbone"
+HALVES = ("encoder", "decoder")
+"""Of the backbone. Files are called after the half and what it is of: ``decoder_LULC``."""
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Decoder:
-    """A converted decoder: what a process needs to compile it.
+class Converted:
+    """A converted network: what a process needs to compile it.
 
     Parameters
     ----------
@@ -47,9 +50,11 @@ class Manifest:
     revision
         Its commit on the hub, or empty.
     precision
-        Of the decoders.
+        Of what was converted.
     decoders
         Modalities whose decoders were converted.
+    backbone
+        Whether the backbone's encoder and decoder were converted, too.
     files
         SHA-256 by name of every other file of the folder.
     versions
@@ -65,6 +70,7 @@ class Manifest:
     files: Mapping[str, str]
     versions: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    backbone: bool = False
 
     def write(self, folder: Path) -> None:
         """Write it into its folder."""
@@ -107,23 +113,22 @@ class Manifest:
         """What finds a file of the folder by its name, and holds it to its digest."""
         return functools.partial(_locate, manifest=self, folder=folder)
 
-    def decoder(self, name: str, folder: Path) -> Decoder | None:
-        """The converted decoder of a modality; None if it has none.
+    def converted(self, name: str, folder: Path) -> dict[str, Converted]:
+        """What was converted of a modality, or (an empty name) of the backbone, by half.
 
         Raises
         ------
         FileNotFoundError, WeightsError
             If a file is missing, or is not what was exported.
         """
-        if name not in self.decoders:
-            return None
-        graph, constants = (_locate(f"{decoder_stem(name)}.{end}", self, folder) for end in ("xml", "bin"))
-        return Decoder(graph, constants, self.precision)
+        halves: tuple[str, ...] = ("decoder",) if name in self.decoders else ()
+        if not name and self.backbone:
+            halves = HALVES
+        return {half: self._converted(f"{half}_{name or BACKBONE}", folder) for half in halves}
 
-
-def decoder_stem(name: str) -> str:
-    """Name of the files of a modality's decoder, without their ends."""
-    return f"decoder_{name}"
+    def _converted(self, stem: str, folder: Path) -> Converted:
+        graph, constants = (_locate(f"{stem}.{end}", self, folder) for end in ("xml", "bin"))
+        return Converted(graph, constants, self.precision)
 
 
 def _locate(filename: str, manifest: Manifest, folder: Path) -> WeightsFile:

@@ -16,7 +16,7 @@ from typing import Any
 
 from terramind_xr.errors import OptionError, WeightsError
 from terramind_xr.facts import modalities
-from terramind_xr.model.exported import Decoder, Manifest
+from terramind_xr.model.exported import Converted, Manifest
 from terramind_xr.model.files import (
     FETCH_HINT,
     HUB,
@@ -48,20 +48,26 @@ class Recipe:
         Weights by modality, for the modalities that a call needs.
     decoders
         Converted decoders by modality, of a model that `export` wrote.
+    transformer
+        The backbone's two halves by ``"encoder"`` and ``"decoder"``, where they were converted, too.
     """
 
     name: str
     backbone: WeightsFile
     tokenizers: tuple[tuple[str, WeightsFile], ...] = ()
-    decoders: tuple[tuple[str, Decoder], ...] = ()
+    decoders: tuple[tuple[str, Converted], ...] = ()
+    transformer: tuple[tuple[str, Converted], ...] = ()
 
     @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file, by ``"backbone"`` and by modality: the same whatever else a call needs."""
         main = {"backbone": self.backbone.digest} if self.backbone.digest else {}
         converted = {
-            f"{name}_decoder{kind}": file.digest
-            for name, each in self.decoders
+            f"{name}{kind}": file.digest
+            for name, each in (
+                *((f"backbone_{half}", each) for half, each in self.transformer),
+                *((f"{modality}_decoder", each) for modality, each in self.decoders),
+            )
             for kind, file in (("", each.constants), ("_graph", each.graph))
         }
         return main | {name: file.digest for name, file in self.tokenizers} | converted
@@ -133,18 +139,19 @@ def find(model: str | os.PathLike[str], tokenizers: Collection[str], *, backbone
         if modality not in _TOKENIZERS:
             raise OptionError(f"{modality} has no tokenizer; those with one are {', '.join(_TOKENIZERS)}.")
         wanted[modality] = tokenizer_filename(source.name, modality)
-    found, decoders, missing = {}, {}, []
+    found, converted, missing = {}, {}, []
     for key, filename in wanted.items():
         try:
             found[key] = source.locate(filename)
-            if decoder := source.decoder(key):
-                decoders[key] = decoder
+            converted.update({(key, half): each for half, each in source.converted(key).items()})
         except FileNotFoundError as error:
             missing.append(f"  {filename}: {error}")
     if missing:
         raise WeightsError(f"Weights of {source.name} are missing:\n" + "\n".join(missing) + source.hint)
     main = found.pop("") if backbone else WeightsFile("undetermined", source.backbone, "", "")
-    return Recipe(source.name, main, tuple(found.items()), tuple(decoders.items()))
+    transformer = tuple((half, each) for (key, half), each in converted.items() if not key)
+    decoders = tuple((key, each) for (key, _), each in converted.items() if key)
+    return Recipe(source.name, main, tuple(found.items()), decoders, transformer)
 
 
 def tokenizer_filename(model: str, modality: str) -> str:
@@ -255,7 +262,7 @@ class _Source:
     name: str
     backbone: str
     locate: Callable[[str], WeightsFile]
-    decoder: Callable[[str], Decoder | None] = lambda name: None
+    converted: Callable[[str], Mapping[str, Converted]] = lambda name: {}
     hint: str = FETCH_HINT
 
 
@@ -272,9 +279,9 @@ def _resolve(model: str | os.PathLike[str]) -> _Source:
         manifest = Manifest.read(folder)
         if manifest:
             where = folder.resolve()
-            decoder = functools.partial(manifest.decoder, folder=where)
+            converted = functools.partial(manifest.converted, folder=where)
             return _Source(
-                manifest.model, backbone_filename(manifest.model), manifest.locate(where), decoder, hint=""
+                manifest.model, backbone_filename(manifest.model), manifest.locate(where), converted, hint=""
             )
         backbones = [path.name for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name)]
         if len(backbones) != 1:

@@ -15,13 +15,16 @@ from typing import Any
 
 from terramind_xr.errors import TerramindWarning, WeightsError
 from terramind_xr.facts import TILE, modalities
-from terramind_xr.model import miniature
+from terramind_xr.model import compiled, miniature
+from terramind_xr.model.exported import Converted
 from terramind_xr.model.files import WeightsFile
 from terramind_xr.model.quiet import import_terratorch, without_draws
 from terramind_xr.model.recipe import Recipe, demo_config
 
 _lock = threading.RLock()
 
+_DECODING = ("decoder", "post_quant_proj", "pipeline")
+"""Parts of a tokenizer that only decode."""
 _EMBEDDINGS = ("encoder_embeddings", "decoder_embeddings")
 
 # Width, encoder blocks, decoder blocks, attention heads; by model.
@@ -74,7 +77,9 @@ def _embedded(state: Mapping[str, Any], kind: str) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=2)
-def _load_sampler(name: str, file: WeightsFile, device: str) -> Any:
+def _load_sampler(
+    name: str, file: WeightsFile, device: str, transformer: tuple[tuple[str, Converted], ...] = ()
+) -> Any:
     import_terratorch()
     from terratorch.models.backbones.terramind.model.generate import GenerationSampler
     from terratorch.models.backbones.terramind.model.modality_info import MODALITY_INFO
@@ -90,7 +95,28 @@ def _load_sampler(name: str, file: WeightsFile, device: str) -> Any:
     known = tuple(f"{kind}.{key}." for kind in _EMBEDDINGS for key in MODALITY_INFO)
     _warn_of_unknown(state, model, file, known)
     fitting = {key: value for key, value in state.items() if key in model.state_dict()}
-    return GenerationSampler(fill(model, file, fitting)).to(device)
+    sampler = GenerationSampler(fill(model, file, fitting)).to(device)
+    if transformer:
+        _run_converted(sampler.model, **dict(transformer))
+    return sampler
+
+
+def _run_converted(model: Any, encoder: Converted, decoder: Converted) -> None:
+    """Have a backbone run its transformer as it was converted.
+
+    What was converted has no mask among the decoder's own tokens: Coordinates, a text, are written by torch.
+    """
+    plain = model.forward_decoder
+
+    def encode(x: Any, hidden: Any) -> Any:
+        return compiled.network(encoder)(x, hidden)
+
+    def decode(y: Any, context: Any, hidden: Any, own_hidden: Any) -> Any:
+        if own_hidden is not None:
+            return plain(y, context, hidden, own_hidden)
+        return compiled.network(decoder)(y, context, hidden)
+
+    model.forward_encoder, model.forward_decoder = encode, decode
 
 
 def _warn_of_unknown(state: Mapping[str, Any], model: Any, file: WeightsFile, known: tuple[str, ...]) -> None:
@@ -107,7 +133,7 @@ def _warn_of_unknown(state: Mapping[str, Any], model: Any, file: WeightsFile, kn
 
 
 @functools.lru_cache(maxsize=8)
-def _load_tokenizer(name: str, file: WeightsFile, modality: str, device: str) -> Any:
+def _load_tokenizer(name: str, file: WeightsFile, modality: str, device: str, decodes: bool) -> Any:
     import_terratorch()
     state = _read(file.verified_path())
     with without_draws():
@@ -119,6 +145,10 @@ def _load_tokenizer(name: str, file: WeightsFile, modality: str, device: str) ->
 
             build = getattr(tokenizer_register, f"terramind_v1_tokenizer_{modality.lower()}")
             model = build(pretrained=False)
+    if not decodes:
+        for part in _DECODING:
+            setattr(model, part, None)
+        state = {key: value for key, value in state.items() if key.partition(".")[0] not in _DECODING}
     return fill(model, file, state).to(device)
 
 
@@ -149,7 +179,7 @@ def sampler(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...], 
         embedding for a key.
     """
     with _lock:
-        loaded = _load_sampler(recipe.name, recipe.backbone, device)
+        loaded = _load_sampler(recipe.name, recipe.backbone, device, recipe.transformer)
     names = {key: name for name, each in modalities.items() for key in (each.raw_key, each.token_key)}
     lacking = [
         f"{verb} {names.get(key, key)} ({kind}.{key})"
@@ -168,13 +198,16 @@ def sampler(recipe: Recipe, encoded: tuple[str, ...], decoded: tuple[str, ...], 
 def tokenizer(recipe: Recipe, modality: str, device: str) -> Any:
     """Terratorch's ``VQVAE`` or ``DiVAE`` of a modality with its weights, loaded once in this process.
 
+    It comes without its decoder where the recipe has a converted one.
+
     Raises
     ------
     WeightsError
         If the file is damaged, or weights are missing, unknown or of another shape.
     """
     with _lock:
-        return _load_tokenizer(recipe.name, dict(recipe.tokenizers)[modality], modality, device)
+        file, decodes = dict(recipe.tokenizers)[modality], modality not in dict(recipe.decoders)
+        return _load_tokenizer(recipe.name, file, modality, device, decodes)
 
 
 def _read(path: Path) -> dict[str, Any]:
