@@ -5,8 +5,9 @@
     python benchmarks/plan_memory.py --stages --models tiny # what libraries, weights and batches take
     python benchmarks/plan_memory.py --sizes                # sizes of full-shape files, in bytes
 
-`tiny`, `small`, `base` and `large` are the released shapes with random weights, saved as the released files
-are. A process's own peak is the kernel's VmHWM (Linux only); its ratio to the plan's `peak_memory` is printed.
+`tiny`, `small`, `base` and `large` are the released shapes with random weights, saved as the released
+files are. A process's own peak is the kernel's VmHWM (Linux only); the plan's
+`peak_memory` is printed beside it.
 """
 
 from __future__ import annotations
@@ -103,9 +104,7 @@ def main() -> None:
         run(arguments.one, arguments.outputs, arguments.size, arguments.batch_size)
         return
     if not (arguments.stages or arguments.sizes):
-        print(
-            f"{'model, outputs':<24} {'batch':>6} {'threads':>8} {'plan, MiB':>9} {'peak, MiB':>9} {'ratio':>6}"
-        )
+        print(f"{'model, outputs':<24}  batch  threads plan, MiB peak, MiB  ratio", flush=True)
     for model in arguments.models:
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent) / model

@@ -73,8 +73,9 @@ def check_memory_limit(limit: int | str | None) -> None:
     if limit in (None, "auto"):
         return
     try:
-        size = None if isinstance(limit, bool) else parse_bytes(limit)
-    except (ValueError, TypeError):
+        is_told = isinstance(limit, int | str) and not isinstance(limit, bool)
+        size = parse_bytes(limit) if is_told else None
+    except ValueError:
         size = None
     if size is None or size < 1:
         raise OptionError(
@@ -108,7 +109,8 @@ class set_options:
     ----------
     **options
         Fields of `Options`: ``model``, ``device``, ``precision``, ``block``, ``check_values``,
-        ``memory_limit``. A lazy result keeps those that were in force when it was built: dask's threads and workers look none up.
+        ``memory_limit``. A lazy result keeps those that were in force when it was built: dask's threads and
+        workers look none up.
 
     Raises
     ------

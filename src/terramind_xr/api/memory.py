@@ -153,8 +153,8 @@ def _too_little(limit: int | str, most: int, least: Cut) -> str:
     }
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
     return (
-        f"memory_limit={limit!r} ({format_bytes(most)}) cannot be met: with "
-        f"block={least.tiling.y.block} and batch_size={least.batch_size} each process takes "
-        f"{format_bytes(least.peak_memory)} ({listed}). Give at least that; or take fewer "
-        "threads (dask.config.set(num_workers=1), or threads_per_worker=1 of the cluster), a smaller model, or smaller chunks: ds.chunk(y=1024, x=1024)."
+        f"memory_limit={limit!r} ({format_bytes(most)}) cannot be met: with block={least.tiling.y.block} and "
+        f"batch_size={least.batch_size} each process takes {format_bytes(least.peak_memory)} ({listed}). "
+        "Give at least that; or take fewer threads (dask.config.set(num_workers=1), or threads_per_worker=1 "
+        "of the cluster), a smaller model, or smaller chunks: ds.chunk(y=1024, x=1024)."
     )

@@ -17,8 +17,9 @@ LIBRARIES = 1150 * _MIB
 """Host memory of a process that has imported torch, terratorch and what they need, and run them once."""
 
 _ENCODED = {"demo": 5, "tiny": 8, "small": 14, "base": 28, "large": 40}
-"""MiB that encoder and decoder take at work: for each tile of a batch, and each modality that is read. Small and
-large are taken to follow from the width; the others are measured (``benchmarks/plan_memory.py --stages``)."""
+"""MiB that encoder and decoder take at work: for each tile of a batch, and each modality that is read. Small
+and large are taken to follow from the width; the others are measured
+(``benchmarks/plan_memory.py --stages``)."""
 
 _DECODED = {"demo": 14, "LULC": 24, "diffusion": 80}
 """MiB that a tokenizer takes at work, for each tile of a batch, measured likewise."""
