@@ -31,7 +31,7 @@ def status(key: str) -> float:
 def save(folder: Path, size: str, outputs: list[str]) -> None:
     """Files as on the hub, of full shapes with weights of no meaning."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    import upstream
+    import upstream  # type: ignore[import-not-found]  # of the tests
 
     upstream.save_random_backbone(folder, size)
     for name in outputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import xarray as xr
 
@@ -122,7 +123,7 @@ def plan(
         overlap=cut.tiling.y.overlap,
         block_shape=(cut.tiling.y.chunk, cut.tiling.x.chunk),
         batch_size=cut.batch_size,
-        **cut.cost,
+        **dict[str, Any](cut.cost),
         library_memory=LIBRARIES,
         model_memory=cut.model_memory,
         batch_memory=cut.batch_memory,
