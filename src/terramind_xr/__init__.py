@@ -19,7 +19,7 @@ from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
 from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
-from terramind_xr.data import Check, Report, validate
+from terramind_xr.data import Check, Report, validate, with_stac
 from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
 from terramind_xr.evaluation import evaluate
@@ -69,6 +69,7 @@ __all__ = [
     "to_zarr",
     "tokenize",
     "validate",
+    "with_stac",
 ]
 
 

@@ -17,7 +17,7 @@ from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
 from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
-from terramind_xr.data import validate
+from terramind_xr.data import validate, with_stac
 from terramind_xr.engine import store
 from terramind_xr.evaluation import evaluate
 
@@ -61,6 +61,7 @@ class TerramindAccessor:
         return [name for name in super().__dir__() if not name.startswith("_")]
 
     validate = _method(validate)
+    with_stac = _method(with_stac)
     generate = _method(generate)
     tokenize = _method(tokenize)
     detokenize = _method(detokenize)

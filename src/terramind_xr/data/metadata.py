@@ -101,3 +101,14 @@ def number(value: Any) -> float | None:
         return float(value)
     except ValueError:
         return None
+
+
+def is_true(value: Any) -> bool:
+    """Whether metadata say yes, be it as text.
+
+    Examples
+    --------
+    >>> is_true("True"), is_true(1), is_true(None), is_true("false")
+    (True, True, False, False)
+    """
+    return str(value).strip().lower() in ("true", "1", "yes")

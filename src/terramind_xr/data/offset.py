@@ -26,6 +26,7 @@ from terramind_xr.data.metadata import (
     APPLIED_KEYS,
     BASELINE_KEYS,
     OFFSET_KEYS,
+    is_true,
     number,
     packing,
 )
@@ -188,7 +189,7 @@ class _Statements:
             evidence |= {f"{key} = {each:g}": 0.0 - each for each in _numbers(data, (key,), at)}
         for key in APPLIED_KEYS:
             for value in _said(data, (key,), at):
-                if _is_true(value):  # false says nothing: older products never had an offset to apply
+                if is_true(value):  # false says nothing: older products never had an offset to apply
                     evidence[f"{key} = true"] = 0.0
         scale, shift = packing(data.attrs)
         if shift and scale != 1:
@@ -266,7 +267,3 @@ def _said(data: xr.DataArray, keys: Iterable[str], at: Mapping[str, int]) -> lis
 def _numbers(data: xr.DataArray, keys: Iterable[str], at: Mapping[str, int]) -> list[float]:
     found = map(number, _said(data, keys, at))
     return [value for value in found if value is not None and math.isfinite(value)]
-
-
-def _is_true(value: Any) -> bool:
-    return str(value).strip().lower() in ("true", "1", "yes")
