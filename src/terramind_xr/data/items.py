@@ -27,7 +27,7 @@ from terramind_xr.data.layout import ModalityInput
 from terramind_xr.data.metadata import APPLIED_KEYS, BASELINE_KEYS, is_true, number
 from terramind_xr.data.products import FAMILIES, product_of
 from terramind_xr.data.report import Report
-from terramind_xr.data.search import as_dataset, find_inputs
+from terramind_xr.data.search import Found, as_dataset, find_inputs
 from terramind_xr.errors import warn
 from terramind_xr.facts import modalities
 
@@ -177,8 +177,8 @@ def with_stac(obj: Raster, items: Any, *, rescaled: bool | None = None) -> Raste
     product = _one("product", [item for group in groups for item in group], lambda item: item.product, checks)
     if product is not None:
         obj = obj.assign_attrs({"modality" if isinstance(obj, xr.DataArray) else "product": product})
-    inputs, _, faulty = find_inputs(as_dataset(obj))
-    given = [*inputs.values(), *faulty.values()]
+    found: Found = find_inputs(as_dataset(obj))
+    given = [*found.inputs.values(), *found.faulty.values()]
     optical = [each for each in given if each.modality.is_optical]
     coords: dict[str, list[Any]] = {
         "processing:software": [
@@ -252,6 +252,8 @@ def _groups(obj: xr.Dataset | xr.DataArray, items: list[Item]) -> list[list[Item
 def _of_time(time: pd.Timestamp, times: pd.DatetimeIndex, items: list[Item]) -> list[Item]:
     """Items of a date: those of its solar day, unless the data has several times of that day."""
     exact = [item for item in items if abs(item.time - time) < pd.Timedelta("1ms")]
+    if not exact:  # lazycogs gives the day
+        return [item for item in items if item.time.normalize() == time]
     days = {item.solar_day for item in exact}
     group = [item for item in items if item.solar_day in days]
     others = [each for each in times if each != time and any(item.time == each for item in group)]
@@ -291,7 +293,7 @@ def _is_scaled(
     """Whether the numbers are reflectance by now, and the faults that forbid to tell."""
     scales = {scale for group in groups for item in group for scale, _ in item.scaling(bands)}
     is_float = given.data.dtype.kind == "f"
-    if is_float and rescaled is None:
+    if is_float and rescaled is None and scales - {1.0}:
         checks.append(Check(
             given.title, "items.rescaled", "error", "floats, and nothing tells whether they were rescaled",
             "to be told whether the loader applied scale and offset of the items",

@@ -248,7 +248,8 @@ def _assumed(baselines: frozenset[float], check: Callable[..., Check]) -> tuple[
     return 0.0, check(
         "warning", "0 assumed: metadata are silent",
         "Look with terramind_xr.validate; if the numbers carry +1000 (processing baseline 04.00 and later), "
-        "say offset=1000, else offset=0.", "offset.silent",
+        "say offset=1000, else offset=0. STAC items tell it: ds = ds.terramind.with_stac(items).",
+        "offset.silent",
     )  # fmt: skip
 
 
