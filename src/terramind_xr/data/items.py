@@ -297,7 +297,8 @@ def _is_scaled(
         checks.append(Check(
             given.title, "items.rescaled", "error", "floats, and nothing tells whether they were rescaled",
             "to be told whether the loader applied scale and offset of the items",
-            "Say it: with_stac(items, rescaled=True), as stackstac does by default, or rescaled=False.",
+            "Say it: ds = ds.terramind.with_stac(items, rescaled=True) if it did, as stackstac does by "
+            "default, else rescaled=False.",
         ))  # fmt: skip
     elif rescaled and not is_float:
         checks.append(Check(

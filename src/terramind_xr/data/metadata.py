@@ -48,9 +48,12 @@ def packing(attrs: Mapping[Any, Any]) -> tuple[float, float]:
 
 
 def is_packed_reflectance(data: xr.DataArray) -> bool:
-    """Whether these are integers whose attributes say that they are reflectance × 10000, unapplied."""
+    """Whether attributes say that these are reflectance × 10000, unapplied: once applied, it is encoding.
+
+    Floats too: ``rioxarray.open_rasterio(path, masked=True)`` gives NaN and applies nothing.
+    """
     scale = packing(data.attrs)[0]
-    return data.dtype.kind in "iu" and math.isclose(scale, _REFLECTANCE_SCALE, rel_tol=1e-6)
+    return data.dtype.kind in "iuf" and math.isclose(scale, _REFLECTANCE_SCALE, rel_tol=1e-6)
 
 
 def nodata_of(data: xr.DataArray) -> float | None:

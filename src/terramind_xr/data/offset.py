@@ -145,8 +145,10 @@ def _along(option: xr.DataArray, data: xr.DataArray, name: str) -> xr.DataArray:
                 raise InputError(
                     f"offset= has {option.sizes[dim]} places along {dim!r}, the data {data.sizes[dim]}"
                 )
-        elif not option.indexes[dim].equals(data.indexes[dim]):
-            option = option.isel({dim: _places(option.indexes[dim], data.indexes[dim], dim)})
+        elif not option[dim].variable.to_index().equals(data[dim].variable.to_index()):
+            option = option.isel(
+                {dim: _places(option[dim].variable.to_index(), data[dim].variable.to_index(), dim)}
+            )
     return option
 
 
