@@ -48,12 +48,13 @@ def packing(attrs: Mapping[Any, Any]) -> tuple[float, float]:
 
 
 def is_packed_reflectance(data: xr.DataArray) -> bool:
-    """Whether attributes say that these are reflectance × 10000, unapplied: once applied, it is encoding.
+    """Whether these are integers whose attributes say that they are reflectance × 10000, unapplied.
 
-    Floats too: ``rioxarray.open_rasterio(path, masked=True)`` gives NaN and applies nothing.
+    Or floats that were stored as integers: ``rioxarray.open_rasterio(path, masked=True)`` applies nothing.
     """
-    scale = packing(data.attrs)[0]
-    return data.dtype.kind in "iuf" and math.isclose(scale, _REFLECTANCE_SCALE, rel_tol=1e-6)
+    stored = np.dtype(data.encoding.get("rasterio_dtype", data.encoding.get("dtype", data.dtype)))
+    is_integer = data.dtype.kind in "iu" or (data.dtype.kind == "f" and stored.kind in "iu")
+    return is_integer and math.isclose(packing(data.attrs)[0], _REFLECTANCE_SCALE, rel_tol=1e-6)
 
 
 def nodata_of(data: xr.DataArray) -> float | None:
