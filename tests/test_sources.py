@@ -158,6 +158,12 @@ def test_a_date_without_its_item_is_an_error():
         load("netcdf").terramind.with_stac([])
 
 
+@pytest.mark.parametrize("wrong", [xr.DataTree(), np.zeros((2, 2))])
+def test_what_is_no_array_is_refused(wrong):
+    with pytest.raises(InputError, match="expected"):
+        terramind_xr.with_stac(wrong, items_of("odc-stac"))
+
+
 def test_items_of_a_date_must_agree():
     items = items_of("odc-stac-solar-day")
     one = next(item for item in items if item["id"].endswith("234640_L2A"))

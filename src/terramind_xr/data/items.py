@@ -172,7 +172,7 @@ def with_stac(obj: Raster, items: Any, *, rescaled: bool | None = None) -> Raste
     >>> ds["boa_add_offset"].values, ds["s2:processing_baseline"].values
     (array([-1000.]), array(['05.09'], dtype='<U5'))
     """
-    groups = _groups(obj, [Item.of(item) for item in _each(items)])
+    groups = _groups(as_dataset(obj), [Item.of(item) for item in _each(items)])
     checks: list[Check] = []
     product = _one("product", [item for group in groups for item in group], lambda item: item.product, checks)
     if product is not None:
@@ -232,7 +232,7 @@ def _first(places: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> float | 
     return next((value for value in values if value is not None), None)
 
 
-def _groups(obj: xr.Dataset | xr.DataArray, items: list[Item]) -> list[list[Item]]:
+def _groups(obj: xr.Dataset, items: list[Item]) -> list[list[Item]]:
     """Items of each date of the data; all of them for data without dates."""
     if "time" not in obj.coords:
         return [items] if items else _refuse(obj, [])
@@ -260,7 +260,7 @@ def _of_time(time: pd.Timestamp, times: pd.DatetimeIndex, items: list[Item]) -> 
     return exact if others else group
 
 
-def _refuse(obj: xr.Dataset | xr.DataArray, missing: list[str]) -> list[list[Item]]:
+def _refuse(obj: xr.Dataset, missing: list[str]) -> list[list[Item]]:
     listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
     Report((Check(
         "time" if "time" in obj.coords else "items", "items.unmatched", "error",
