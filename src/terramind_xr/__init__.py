@@ -21,7 +21,7 @@ from terramind_xr.api.reconstruct import reconstruct
 from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.api.validate import validate
-from terramind_xr.data import Check, Report
+from terramind_xr.data import Check, Report, with_stac
 from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
 from terramind_xr.evaluation import evaluate
@@ -72,6 +72,7 @@ __all__ = [
     "to_zarr",
     "tokenize",
     "validate",
+    "with_stac",
 ]
 
 

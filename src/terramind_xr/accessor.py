@@ -19,6 +19,7 @@ from terramind_xr.api.reconstruct import reconstruct
 from terramind_xr.api.segment import segment
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.api.validate import validate
+from terramind_xr.data import with_stac
 from terramind_xr.engine import store
 from terramind_xr.evaluation import evaluate
 
@@ -63,6 +64,7 @@ class TerramindAccessor:
 
     align = _method(align)
     validate = _method(validate)
+    with_stac = _method(with_stac)
     generate = _method(generate)
     tokenize = _method(tokenize)
     detokenize = _method(detokenize)
