@@ -23,7 +23,14 @@ from terramind_xr.api.tokenize import tokenize
 from terramind_xr.api.validate import validate
 from terramind_xr.data import Check, Report
 from terramind_xr.engine.store import to_zarr
-from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
+from terramind_xr.errors import (
+    DeviceMemoryError,
+    InputError,
+    OptionError,
+    TerramindError,
+    TerramindWarning,
+    WeightsError,
+)
 from terramind_xr.evaluation import evaluate
 from terramind_xr.facts import lulc_classes, modalities
 from terramind_xr.io import open_rasters
@@ -39,6 +46,7 @@ __version__ = _version("terramind_xr")
 
 __all__ = [
     "Check",
+    "DeviceMemoryError",
     "InputError",
     "OptionError",
     "Plan",
