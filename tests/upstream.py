@@ -55,7 +55,7 @@ def build_upstream(folder: Path, inputs: list[str], outputs: list[str], size: st
             temps=0.0,
             **options,
         )
-    state = torch.load(Path(folder) / f"TerraMind_v1_{size}.pt", weights_only=True)
+    state = torch.load(Path(folder) / f"TerraMind_v1_{size}.pt", weights_only=True, mmap=True)
     backbone = model.sampler.model
     backbone.load_state_dict({key: state[key] for key in backbone.state_dict()})
     for key, tokenizer in model.tokenizer.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -24,8 +25,10 @@ def in_batches(
     while first < len(tiles):
         batch = tiles[first : first + fitting]
         result = _tried(run, batch)
-        # What a failed run held on the device is free here: its error is gone.
         if result is None:
+            # Its error is gone, and held the frames with what is on the device; cycles may, too: the frames of
+            # a first import do.
+            gc.collect()
             fitting = len(batch) // 2
             continue
         yield batch, result[0]
