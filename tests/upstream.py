@@ -45,7 +45,9 @@ def build_upstream(folder: Path, inputs: list[str], outputs: list[str], size: st
     import torch
     from terratorch.registry import FULL_MODEL_REGISTRY
 
-    with warnings.catch_warnings():
+    from terramind_xr.model.quiet import without_draws
+
+    with warnings.catch_warnings(), without_draws():  # all weights are read
         warnings.simplefilter("ignore")
         model = FULL_MODEL_REGISTRY.build(
             f"terramind_v1_{size}_generate",
