@@ -27,7 +27,7 @@ PACKAGE = Path(terramind_xr.__file__).parent
 SCENE = xr.Dataset({"S2L2A": (("y", "x"), np.zeros((2, 2)))})
 METHODS = [
     "align", "detokenize", "embed", "evaluate", "generate", "plan", "plot", "reconstruct", "seam_index",
-    "segment", "to_raster", "to_zarr", "tokenize", "validate",
+    "segment", "to_raster", "to_zarr", "tokenize", "validate", "with_stac",
 ]  # fmt: skip
 
 

@@ -144,7 +144,7 @@ def test_no_public_name_is_that_of_a_module_as_well():
 
 
 def test_importing_the_package_is_cheap():
-    heavy = {*TORCH, "pytorch_lightning", "matplotlib"}
+    heavy = {*TORCH, "pytorch_lightning", "matplotlib", "zarr", "distributed", "terramind_xr.synthetic"}
     code = f"import sys, terramind_xr; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

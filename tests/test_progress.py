@@ -20,9 +20,9 @@ from zarr.storage import MemoryStore
 
 import terramind_xr
 from scenes import axes
+from terramind_xr.api.to_zarr import to_zarr
 from terramind_xr.engine import progress
 from terramind_xr.engine.progress import Progress, Standing, square_kilometres
-from terramind_xr.engine.store import to_zarr
 from terramind_xr.grid import Grid
 
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 from kernels import TrivialKernel
+from terramind_xr.api.to_zarr import to_zarr
 from terramind_xr.engine import Field, Output, Source, Tiling, map_tiles, regions
 from terramind_xr.engine.progress import Progress
 from terramind_xr.engine.run import compute_in_window
-from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import TerramindWarning
 
 RAN: collections.Counter = collections.Counter()

@@ -25,9 +25,9 @@ from zarr.storage import LocalStore, MemoryStore, WrapperStore
 import terramind_xr
 from kernels import TrivialKernel
 from scenes import axes
+from terramind_xr.api.to_zarr import to_zarr
 from terramind_xr.engine import ORIGIN, Origin, Source, Tiling, map_tiles
 from terramind_xr.engine.identity import digest, positions
-from terramind_xr.engine.store import to_zarr
 from terramind_xr.errors import OptionError, TerramindWarning
 from terramind_xr.kernels.generate import GenerateKernel
 

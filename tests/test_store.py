@@ -26,8 +26,8 @@ from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 from kernels import TrivialKernel
 from scenes import axes
+from terramind_xr.api.to_zarr import to_zarr
 from terramind_xr.engine.graph import Source, map_tiles
-from terramind_xr.engine.store import to_zarr
 from terramind_xr.engine.tiling import Tiling
 from terramind_xr.errors import InputError, OptionError, TerramindWarning
 
@@ -107,7 +107,7 @@ import sys, time
 from pathlib import Path
 import dask, dask.array as da, xarray as xr
 from terramind_xr.engine.graph import Source, map_tiles
-from terramind_xr.engine.store import to_zarr
+from terramind_xr.api.to_zarr import to_zarr
 from terramind_xr.engine.tiling import Tiling
 
 def wait(block, block_info=None):

@@ -10,7 +10,6 @@ from importlib.metadata import version as _version
 from typing import Any as _Any
 
 from terramind_xr import accessor as accessor
-from terramind_xr import synthetic
 from terramind_xr.api.align import align
 from terramind_xr.api.detokenize import detokenize
 from terramind_xr.api.embed import embed
@@ -19,10 +18,10 @@ from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
 from terramind_xr.api.segment import segment
+from terramind_xr.api.to_zarr import to_zarr
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.api.validate import validate
-from terramind_xr.data import Check, Report
-from terramind_xr.engine.store import to_zarr
+from terramind_xr.data import Check, Report, with_stac
 from terramind_xr.errors import (
     DeviceMemoryError,
     InputError,
@@ -80,13 +79,14 @@ __all__ = [
     "to_zarr",
     "tokenize",
     "validate",
+    "with_stac",
 ]
 
 
 def __getattr__(name: str) -> _Any:
     """Import what is asked for seldom and slow to import: `finetune` needs torch, `preload` distributed."""
-    if name == "finetune":
-        return _importlib.import_module("terramind_xr.finetune")
+    if name in ("finetune", "synthetic"):
+        return _importlib.import_module(f"terramind_xr.{name}")
     if name == "preload":
         return _importlib.import_module("terramind_xr.cluster").preload
     raise AttributeError(f"module 'terramind_xr' has no attribute {name!r}")

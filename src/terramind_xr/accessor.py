@@ -17,9 +17,10 @@ from terramind_xr.api.generate import generate
 from terramind_xr.api.plan import plan
 from terramind_xr.api.reconstruct import reconstruct
 from terramind_xr.api.segment import segment
+from terramind_xr.api.to_zarr import to_zarr
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.api.validate import validate
-from terramind_xr.engine import store
+from terramind_xr.data import with_stac
 from terramind_xr.evaluation import evaluate
 
 
@@ -63,6 +64,7 @@ class TerramindAccessor:
 
     align = _method(align)
     validate = _method(validate)
+    with_stac = _method(with_stac)
     generate = _method(generate)
     tokenize = _method(tokenize)
     detokenize = _method(detokenize)
@@ -71,7 +73,7 @@ class TerramindAccessor:
     segment = _method(segment)
     plan = _method(plan)
     evaluate = _method(evaluate)
-    to_zarr = _method(store.to_zarr)
+    to_zarr = _method(to_zarr)
     to_raster = _method(raster.to_raster)
     plot = _method(plotting.plot)
     seam_index = _method(seams.seam_index)

@@ -5,6 +5,7 @@ Reads no pixel. Whoever asks where data lies asks here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,6 +82,7 @@ class Grid:
         name = data.encoding.get("grid_mapping", data.attrs.get("grid_mapping"))
         mapping = str(name) if name in data.coords else "spatial_ref"
         told = _geotransform(data.coords[mapping].attrs if mapping in data.coords else {})
+        told = _transform_attribute(data) if told is None else told
         try:
             crs, fault = find_crs(data), None
         except ValueError as error:
@@ -164,6 +166,21 @@ class Grid:
         if self.y.edge is None or self.x.edge is None:
             return None
         return Affine(self.x.step, 0.0, self.x.edge, 0.0, self.y.step, self.y.edge)
+
+    @property
+    def lies_on_corners(self) -> bool:
+        """Whether coordinates are the upper left corners of the pixels of the transform, not their centres.
+
+        The transform outlives a crop, so that whole pixels do not matter.
+        """
+        if self.told is None:
+            return False
+        parts = []
+        for axis, step, edge in ((self.y, self.told.e, self.told.f), (self.x, self.told.a, self.told.c)):
+            if axis.centres is None or not axis.size or not math.isclose(axis.step or 0, step, rel_tol=1e-6):
+                return False
+            parts.append((float(axis.centres[0]) - edge) / step)
+        return all(abs(part - round(part)) < 0.01 for part in parts)
 
     @property
     def ground_resolution(self) -> tuple[float, float] | None:
@@ -342,6 +359,16 @@ def _geotransform(attrs: Mapping[Any, Any]) -> Any:
 
     try:
         return Affine.from_gdal(*map(float, str(attrs.get("GeoTransform", "")).split()))
+    except (TypeError, ValueError):
+        return None
+
+
+def _transform_attribute(data: xr.DataArray) -> Any:
+    """Affine that stackstac leaves among the attributes; None without a readable one."""
+    from rasterio import Affine
+
+    try:
+        return Affine(*map(float, tuple(data.attrs.get("transform", ()))[:6]))
     except (TypeError, ValueError):
         return None
 

@@ -48,9 +48,10 @@ def label(
     """
     dims = (*extra, *output.dims, *grid.dims)
     keep = {*extra, *(grid.dims if beside else ())}
-    coords = {key: value for key, value in like.coords.items() if set(value.dims) <= keep and key != "band"}
+    held = {key: value for key, value in like.coords.items() if set(value.dims) <= keep and key != "band"}
     for dim, index in extra.items():
-        coords.update({key: value for key, value in index.coords.items() if set(value.dims) <= {dim}})
+        held.update({key: value for key, value in index.coords.items() if set(value.dims) <= {dim}})
+    coords = {key: value for key, value in held.items() if _is_storable(value)}
     result = xr.DataArray(data, dims=dims, coords={**coords, **output.coords}, name=output.name)
     result.attrs = {key: value for key, value in {**output.attrs, **attrs}.items() if value is not None}
     if np.issubdtype(result.dtype, np.floating):
@@ -61,6 +62,13 @@ def label(
     if listed:
         result.encoding["coordinates"] = " ".join(sorted(listed))
     return result
+
+
+def _is_storable(coordinate: xr.DataArray) -> bool:
+    """Whether files take it: stackstac makes coordinates of whole dicts and sets."""
+    if coordinate.dtype.kind != "O" or coordinate.chunks is not None:
+        return True
+    return not any(isinstance(each, dict | set | list | tuple) for each in coordinate.values.ravel().tolist())
 
 
 def provenance(recipe: Recipe | Finetuned, execution: Execution, **more: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from dask.utils import parse_bytes
+
 from terramind_xr.errors import OptionError
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -28,6 +30,9 @@ class Options:
         Tiles along each side of a block, the unit that one task computes.
     check_values
         Whether each block checks that its numbers can be what they are taken for.
+    memory_limit
+        Bytes of host memory that a process may take, as a number or a text such as ``"4GiB"``; ``"auto"``
+        is that of dask's workers, or of this machine. Blocks and batches are then as small as it asks for.
     """
 
     model: str = "terramind_v1_base"
@@ -35,6 +40,7 @@ class Options:
     precision: Precision = "fp32"
     block: int = 4
     check_values: bool = True
+    memory_limit: int | str | None = None
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -45,6 +51,7 @@ class Options:
             )
         if not isinstance(self.check_values, bool):
             raise OptionError(f"check_values={self.check_values!r} cannot be used: it is True or False.")
+        check_memory_limit(self.memory_limit)
 
 
 def check_device(device: str | None) -> None:
@@ -58,6 +65,22 @@ def check_precision(precision: str) -> None:
     if precision not in get_args(Precision):
         raise OptionError(
             f"precision={precision!r} is unknown: use {', '.join(map(repr, get_args(Precision)))}."
+        )
+
+
+def check_memory_limit(limit: int | str | None) -> None:
+    """Raise OptionError for what is no number of bytes."""
+    if limit in (None, "auto"):
+        return
+    try:
+        is_told = isinstance(limit, int | str) and not isinstance(limit, bool)
+        size = parse_bytes(limit) if is_told else None
+    except ValueError:
+        size = None
+    if size is None or size < 1:
+        raise OptionError(
+            f"memory_limit={limit!r} cannot be used: expected bytes, such as 4_000_000_000 or '4GiB', "
+            "or 'auto'."
         )
 
 
@@ -85,8 +108,9 @@ class set_options:
     Parameters
     ----------
     **options
-        Fields of `Options`: ``model``, ``device``, ``precision``, ``block``, ``check_values``. A lazy result
-        keeps those that were in force when it was built: dask's threads and workers look none up.
+        Fields of `Options`: ``model``, ``device``, ``precision``, ``block``, ``check_values``,
+        ``memory_limit``. A lazy result keeps those that were in force when it was built: dask's threads and
+        workers look none up.
 
     Raises
     ------

@@ -29,7 +29,6 @@ from terramind_xr.model.features import encoder_size
 from terramind_xr.model.files import in_folder
 from terramind_xr.model.recipe import Recipe, backbone_filename, find, tokenizer_filename, writable
 from terramind_xr.model.sampling import Sampling
-from terramind_xr.synthetic import scene
 
 _TILES, _DIFFUSION_TILES = 16, 4
 """Tiles that are calibrated on; those of a diffusion decoder in each of its ten steps."""
@@ -178,6 +177,8 @@ def _batches(
     if calibration is None:
         size, seed = _SYNTHETIC
         source = "S1GRD" if name == "S2L2A" else "S2L2A"
+        from terramind_xr.synthetic import scene  # many modules, for this alone
+
         calibration = scene(size, seed, modalities=(source,))[[source]]
     call = Call.of(
         calibration, name, inputs=None, model=model, offset="auto", mask=None, probabilities=False,

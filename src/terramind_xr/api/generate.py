@@ -221,7 +221,7 @@ class Call:
                 f"shifts={shifts!r} cannot be used with tokens as inputs ({', '.join(scene.tokens)}): the "
                 "tiles of further passes start half a patch further. Leave it at 1, or give pixels."
             )
-        recipe = find(model, _tokenizers(scene, located, targets)) if loads else describe(model)
+        recipe = (find if loads else describe)(model, _tokenizers(scene, located, targets))
         for raster in scene.tokens.values():
             raster.check_tokenizer(recipe)
         vocabularies = (TokenInput(name, codebook(model, name), recipe.name) for name in scene.tokens)

@@ -3,57 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import dask
 import numpy as np
 import xarray as xr
 
-from terramind_xr.engine import ORIGIN, Field, Kernel, Origin, Source, Tiling, map_tiles
+from terramind_xr.api.memory import Heavy, fitted
+from terramind_xr.api.start import Start, extra_shape
+from terramind_xr.engine import ORIGIN, Field, Kernel, Origin, Tiling, map_tiles
 from terramind_xr.errors import warn
 from terramind_xr.grid import Grid
 from terramind_xr.label import label
-
-
-class Start(Protocol):
-    """What a verb starts from: a scene, or a token raster."""
-
-    @property
-    def like(self) -> xr.DataArray:
-        """What the user gave, for the coordinates of results."""
-
-    @property
-    def cell(self) -> int:
-        """Pixels along the side of a cell of `like`."""
-
-    @property
-    def grid(self) -> Grid:
-        """Where the pixels lie, in the user's orientation."""
-
-    @property
-    def extra(self) -> dict[str, xr.DataArray]:
-        """Coordinates of the dims that are neither band nor space, by dim."""
-
-    @property
-    def is_lazy(self) -> bool:
-        """Whether anything is dask-backed."""
-
-    def sources(self, tiling: Tiling) -> list[Source]:
-        """Arrays of the graph, in the order in which the kernel reads them."""
-
-    def provenance(self) -> dict[str, Any]:
-        """What decides a result besides data, model and options."""
-
-
-def extra_shape(start: Start) -> tuple[int, ...]:
-    """Sizes of the extra dims."""
-    return tuple(index.size for index in start.extra.values())
+from terramind_xr.options import get_options
 
 
 def mapped(
-    start: Start, kernel: Kernel, tiling: Tiling, *, batch_size: int, made: Mapping[str, Any]
+    start: Start, kernel: Heavy, tiling: Tiling, *, batch_size: int, made: Mapping[str, Any]
 ) -> list[xr.DataArray]:
     """Labelled outputs of a kernel over a scene; lazy if the scene is, else computed.
+
+    Under the option ``memory_limit`` blocks and batches may be smaller than asked for; attributes tell.
 
     Parameters
     ----------
@@ -68,6 +38,10 @@ def mapped(
     made
         Attributes that say how, beside those of start and tiling.
     """
+    limit = get_options().memory_limit
+    if limit is not None:
+        cut = fitted(start, kernel, tiling, batch_size, limit)
+        tiling, batch_size = cut.tiling, cut.batch_size
     sources = start.sources(tiling)
     arrays: Sequence[Any] = map_tiles(
         sources, kernel, tiling, extra=extra_shape(start), batch_size=batch_size

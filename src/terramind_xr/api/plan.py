@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import xarray as xr
 
+from terramind_xr.api.calibration import Calibration
 from terramind_xr.api.generate import Call
-from terramind_xr.api.mapping import extra_shape
-from terramind_xr.api.options import ModelName
+from terramind_xr.api.memory import bytes_of, fitted
+from terramind_xr.api.options import ModelName, execution
 from terramind_xr.data import Mask, Offset
-from terramind_xr.engine.cost import estimate
-from terramind_xr.model.execution import Execution
+from terramind_xr.model.footprint import LIBRARIES
 from terramind_xr.model.sampling import Sampling
+from terramind_xr.options import Precision, check_memory_limit, get_options
 from terramind_xr.plans import Plan
 from terramind_xr.token_inputs import Inputs
 
@@ -28,9 +31,17 @@ def plan(
     shifts: int = 1,
     overlap: int = 32,
     batch_size: int = 8,
+    diffusion_steps: int = 10,
+    device: str | None = None,
+    precision: Precision | None = None,
     probabilities: bool = False,
+    memory_limit: int | str | None = None,
+    calibrate: bool = False,
 ) -> Plan:
     """Say what `generate` with the same arguments would do; nothing is read or computed.
+
+    Memory is an estimate of what each process takes at most, libraries and model included: the workers of
+    dask's scheduler in force, or this process with its threads.
 
     Parameters
     ----------
@@ -52,18 +63,34 @@ def plan(
         Pixels that neighbouring tiles share.
     batch_size
         Tiles to one run of the model.
+    diffusion_steps
+        Steps of the outputs with a diffusion decoder; they count for the time only.
+    device
+        torch device.
+    precision
+        Of the model; it counts for the time only.
     probabilities
         LULC as class probabilities.
+    memory_limit
+        Bytes that each process may take: a number, ``"4GiB"``, or ``"auto"``, what dask lets its workers take
+        before it holds them back (80 % of their memory); by default the option ``memory_limit``. Blocks and
+        batches are made smaller until they fit. `generate` obeys the option:
+        ``set_options(memory_limit="4GiB")``.
+    calibrate
+        Load the model and run a batch of it on synthetic tiles, here, to estimate time and, where the system
+        tells it, energy.
 
     Returns
     -------
     Plan
-        Tiles, blocks, traffic and memory.
+        Tiles, blocks, traffic, memory, and time where it was measured.
 
     Raises
     ------
     InputError, OptionError
-        As `generate` does.
+        As `generate` does; and for a memory limit that cannot be met, with what could.
+    WeightsError
+        With `calibrate`, if weights are missing.
 
     Examples
     --------
@@ -71,22 +98,37 @@ def plan(
     >>> plan = terramind_xr.synthetic.scene(10_980).terramind.plan("LULC", model="demo")
     >>> plan.tiles, plan.blocks
     (3364, 225)
+    >>> scene = terramind_xr.synthetic.scene(2000)
+    >>> scene.terramind.plan("LULC", model="demo", memory_limit="32GiB").block_shape
+    (768, 768)
     """
+    limit = get_options().memory_limit if memory_limit is None else memory_limit
+    check_memory_limit(limit)
     call = Call.of(
         obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
-        sampling=Sampling(), execution=Execution(), overlap=overlap, shifts=shifts, batch_size=batch_size,
-        loads=False,
+        sampling=Sampling(diffusion_steps=diffusion_steps), execution=execution(device, precision),
+        overlap=overlap, shifts=shifts, batch_size=batch_size, loads=calibrate,
     )  # fmt: skip
-    return Plan(
+    cut = fitted(call.scene, call.kernel, call.tiling, batch_size, limit)
+    measured = Calibration.of(call.kernel, min(cut.batch_size, cut.tiling.most_tiles)) if calibrate else None
+    made = Plan(
         model=call.kernel.recipe.name,
         inputs=call.inputs,
         outputs=call.kernel.targets,
         shape=call.scene.grid.shape,
+        device=cut.device,
+        processes=cut.workers.processes,
+        threads=cut.workers.threads,
         shifts=call.shifts,
-        overlap=call.tiling.y.overlap,
-        block_shape=(call.tiling.y.chunk, call.tiling.x.chunk),
-        batch_size=batch_size,
-        **estimate(
-            call.scene.sources(call.tiling), call.kernel, call.tiling, extra_shape(call.scene), batch_size
-        ),
+        overlap=cut.tiling.y.overlap,
+        block_shape=(cut.tiling.y.chunk, cut.tiling.x.chunk),
+        batch_size=cut.batch_size,
+        **dict[str, Any](cut.cost),
+        library_memory=LIBRARIES,
+        model_memory=cut.model_memory,
+        batch_memory=cut.batch_memory,
+        peak_memory=cut.peak_memory,
+        device_memory=cut.device_memory,
+        memory_limit=None if limit is None else bytes_of(limit, cut.workers),
     )
+    return replace(made, **measured.of_tiles(made.tiles)) if measured else made

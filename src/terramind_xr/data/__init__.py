@@ -5,6 +5,7 @@ Numbers are looked at where a block is read: see `terramind_xr.data.values`.
 
 from terramind_xr.data.check import Check
 from terramind_xr.data.codes import Mask, with_names
+from terramind_xr.data.items import with_stac
 from terramind_xr.data.layout import ModalityInput
 from terramind_xr.data.masks import match_masks
 from terramind_xr.data.offset import Offset
@@ -31,4 +32,5 @@ __all__ = [
     "lookup",
     "match_masks",
     "with_names",
+    "with_stac",
 ]

@@ -125,7 +125,7 @@ def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> t
         return [], [Check(
             name, "bands.unnamed", "error", f"{data.sizes[dim]} bands along {dim!r} without names{said}",
             f"{wanted}, as the order alone is not trusted",
-            f"Name them in the order they have: ds[{name!r}] = ds[{name!r}].assign_coords({dim}={names}), "
+            f"Name them in the order they have: ds = ds.assign_coords({dim}={names}), "
             f"or read the file with terramind_xr.open_rasters({{{modality.name!r}: path}}).",
         )]  # fmt: skip
     faults = []
@@ -262,6 +262,8 @@ def variable(ds: xr.Dataset, name: str) -> xr.DataArray:
     if mapping in ds.data_vars and ds[mapping].ndim == 0:
         data = data.assign_coords({mapping: ds[mapping].variable})
     said = {key: ds.attrs[key] for key in ("crs", *CRS_KEYS) if key in ds.attrs}
+    if "crs" in ds.data_vars and ds["crs"].ndim == 0 and ds["crs"].dtype.kind in "iu":
+        said["epsg"] = int(ds["crs"])  # a sample of TerraMesh
     if said and not said.keys() & {*data.attrs, *data.coords}:
         data = data.assign_attrs(said)  # stackstac's, once the bands are variables of their own
     # xr.concat would load what is indexed lazily; strings and objects have no chunk size of their own.

@@ -156,7 +156,7 @@ def _places(
                 "grid. Give both coordinates, or a mask of the same shape."
             )
         return np.arange(size)
-    here, there = data.indexes[dim], mask.indexes[dim]
+    here, there = data[dim].variable.to_index(), mask[dim].variable.to_index()
     if here.equals(there):  # also where they occur twice, as two acquisitions of one time
         return np.arange(size)
     if not there.is_unique:

@@ -55,9 +55,13 @@ def packing(attrs: Mapping[Any, Any]) -> tuple[float, float]:
 
 
 def is_packed_reflectance(data: xr.DataArray) -> bool:
-    """Whether these are integers whose attributes say that they are reflectance × 10000, unapplied."""
-    scale = packing(data.attrs)[0]
-    return data.dtype.kind in "iu" and math.isclose(scale, _REFLECTANCE_SCALE, rel_tol=1e-6)
+    """Whether these are integers whose attributes say that they are reflectance × 10000, unapplied.
+
+    Or floats that were stored as integers: ``rioxarray.open_rasterio(path, masked=True)`` applies nothing.
+    """
+    stored = np.dtype(data.encoding.get("rasterio_dtype", data.encoding.get("dtype", data.dtype)))
+    is_integer = data.dtype.kind in "iu" or (data.dtype.kind == "f" and stored.kind in "iu")
+    return is_integer and math.isclose(packing(data.attrs)[0], _REFLECTANCE_SCALE, rel_tol=1e-6)
 
 
 def nodata_of(data: xr.DataArray) -> float | None:
@@ -136,3 +140,14 @@ def named_baseline(value: Any) -> float | None:
     """
     found = re.search(r"S2[A-D]_.*_N(\d\d)\.?(\d\d)(?!\d)", str(value))
     return None if found is None else float(f"{found[1]}.{found[2]}")
+
+
+def is_true(value: Any) -> bool:
+    """Whether metadata say yes, be it as text.
+
+    Examples
+    --------
+    >>> is_true("True"), is_true(1), is_true(None), is_true("false")
+    (True, True, False, False)
+    """
+    return str(value).strip().lower() in ("true", "1", "yes")

@@ -29,6 +29,7 @@ from terramind_xr.data.metadata import (
     OFFSET_KEYS,
     PRODUCT_KEYS,
     baseline,
+    is_true,
     named_baseline,
     number,
     packing,
@@ -154,8 +155,10 @@ def _along(option: xr.DataArray, data: xr.DataArray, name: str) -> xr.DataArray:
                 raise InputError(
                     f"offset= has {option.sizes[dim]} places along {dim!r}, the data {data.sizes[dim]}"
                 )
-        elif not option.indexes[dim].equals(data.indexes[dim]):
-            option = option.isel({dim: _places(option.indexes[dim], data.indexes[dim], dim)})
+        elif not option[dim].variable.to_index().equals(data[dim].variable.to_index()):
+            option = option.isel(
+                {dim: _places(option[dim].variable.to_index(), data[dim].variable.to_index(), dim)}
+            )
     return option
 
 
@@ -198,7 +201,7 @@ class _Statements:
             evidence |= {f"{key} = {each:g}": 0.0 - each for each in _numbers(data, (key,), at)}
         for key in APPLIED_KEYS:
             for value in _said(data, (key,), at):
-                if _is_true(value):  # false says nothing: older products never had an offset to apply
+                if is_true(value):  # false says nothing: older products never had an offset to apply
                     evidence[f"{key} = true"] = 0.0
         scale, shift = packing(data.attrs)
         if shift and scale != 1:
@@ -316,7 +319,8 @@ def _assumed(baselines: frozenset[float], check: Callable[..., Check]) -> tuple[
     return 0.0, check(
         "warning", "0 assumed: metadata are silent",
         "Look with terramind_xr.validate; if the numbers carry +1000 (processing baseline 04.00 and later), "
-        "say offset=1000, else offset=0.", "offset.silent",
+        "say offset=1000, else offset=0. STAC items tell it: ds = ds.terramind.with_stac(items).",
+        "offset.silent",
     )  # fmt: skip
 
 
@@ -335,7 +339,3 @@ def _said(data: xr.DataArray, keys: Iterable[str], at: Mapping[str, int]) -> lis
 def _numbers(data: xr.DataArray, keys: Iterable[str], at: Mapping[str, int]) -> list[float]:
     found = map(number, _said(data, keys, at))
     return [value for value in found if value is not None and math.isfinite(value)]
-
-
-def _is_true(value: Any) -> bool:
-    return str(value).strip().lower() in ("true", "1", "yes")

@@ -61,6 +61,14 @@ def check_place(
         yield Check(name, "crs.missing", "warning", "none", "one, to place the result on Earth", _CRS_REMEDY)
     else:
         yield Check(name, "crs", "ok", str(grid.crs) if len(str(grid.crs)) < 40 else "given as WKT", "")
+    if grid.lies_on_corners:
+        x, y = grid.x, grid.y
+        yield Check(
+            name, "grid.corners", "warning", "coordinates of pixels' corners, by the transform",
+            "those of their centres: results lie half a pixel off",
+            f"Load it so (stackstac: xy_coords='center'), or shift it: ds = ds.assign_coords("
+            f"{x.dim}=ds.{x.dim} + {(x.step or 0) / 2:g}, {y.dim}=ds.{y.dim} + {(y.step or 0) / 2:g}).",
+        )  # fmt: skip
     if grid.irregularity is not None:
         yield Check(
             name, "resolution.irregular", "error", grid.irregularity, f"a regular grid of {side:g} m",

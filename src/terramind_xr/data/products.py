@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FAMILIES = (("S2L1C", "S2L2A"), ("S1GRD", "S1RTC"))
 # Attributes that name the product, and what they say. The levels of a family have the same band names.
@@ -19,6 +24,16 @@ _PRODUCTS = {
     "S1GRD": r"grd|ground.range",
     "S1RTC": r"rtc|terrain.corrected|gamma.?(?:0|nought)",
 }
+
+
+def described(data: xr.DataArray) -> dict[Any, Any]:
+    """Attributes, and what names the product among coordinates, as stackstac has it, alike for all items."""
+    said: dict[Any, Any] = {}
+    for key in _PRODUCT_KEYS:
+        if key in data.coords and data.coords[key].chunks is None and data.coords[key].size:
+            values = np.unique(data.coords[key].values.astype(str))
+            said |= {key: values[0]} if len(values) == 1 else {}
+    return said | data.attrs
 
 
 def product_of(attrs: Mapping[Any, Any], family: Sequence[str]) -> set[str]:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import xarray as xr
 
 from terramind_xr.data.check import Check
-from terramind_xr.data.labels import band_of
+from terramind_xr.data.labels import band_dim, band_of
 from terramind_xr.data.layout import ModalityInput, Outcome, from_bands, from_variable, mapping_call
-from terramind_xr.data.products import FAMILIES, product_of
+from terramind_xr.data.products import FAMILIES, described, product_of
 from terramind_xr.data.trees import tree_fault
 from terramind_xr.data.units import without_quantities
 from terramind_xr.errors import InputError, OptionError
@@ -82,10 +82,18 @@ def as_dataset(obj: xr.Dataset | xr.DataArray, modality: str | None = None) -> x
         )
     name = str(obj.name) if obj.name is not None else ""
     if _canonical(name) is None:
-        name = modality or str(obj.attrs.get("modality", "")) or name
+        name = modality or str(obj.attrs.get("modality", "")) or _described(obj) or name
     if not name or name in obj.coords:
         name = "data"
     return without_quantities(obj.to_dataset(name=name))
+
+
+def _described(data: xr.DataArray) -> str:
+    """Modality of an array with a dimension of bands, as its metadata name it; empty where they do not."""
+    if band_dim(data, ()) is None:
+        return ""
+    said = {name for family in FAMILIES for name in product_of(described(data), family)}
+    return said.pop() if len(said) == 1 else ""
 
 
 class Found(NamedTuple):
@@ -291,7 +299,7 @@ def _ambiguous(used: list[str], family: tuple[str, str], candidates: Mapping[str
 
 def _product(ds: xr.Dataset, used: Sequence[str], family: tuple[str, str]) -> str | None:
     """The level that the attributes of the variables, or else of the dataset, name without contradiction."""
-    for attrs in ([ds[key].attrs for key in used], [ds.attrs]):
+    for attrs in ([described(ds[key]) for key in used], [ds.attrs]):
         said = {name for mapping in attrs for name in product_of(mapping, family)}
         if said:
             return said.pop() if len(said) == 1 else None

@@ -19,7 +19,7 @@ from terramind_xr.data.layout import ALIGN, ModalityInput
 from terramind_xr.data.metadata import is_packed_reflectance, packing
 from terramind_xr.data.offset import Offset, check_option, sentinel2_offset
 from terramind_xr.data.placement import check_place, regularly
-from terramind_xr.data.products import family_of, product_of
+from terramind_xr.data.products import described, family_of, product_of
 from terramind_xr.data.report import Report
 from terramind_xr.data.sampling import Sample
 from terramind_xr.data.search import Bands, Names, find_inputs, held, lookup
@@ -179,7 +179,7 @@ def _bands(given: ModalityInput) -> Check:
 
 def _layout(given: ModalityInput) -> Iterator[Check]:
     name, data, modality = given.title, given.data, given.modality
-    said = product_of(data.attrs, family_of(modality.name))
+    said = product_of(described(data), family_of(modality.name))
     if said and modality.name not in said:
         yield Check(
             name, "product.other", "error",

@@ -32,8 +32,8 @@ def estimate(
     written = sum(size / cell**2 for size, cell in zip(sizes, cells, strict=True))
     grids = [tiling.in_cells(cell) for cell in cells]
     reading = region * (raw + 4 * sum(bands))
-    batch = batch_size * tile * 4 * (sum(bands) + 2 * channels)
-    tiles = sum(_most_tiles(tiling.y, y) * _most_tiles(tiling.x, x) for y, x in tiling.phases)
+    tiles = tiling.most_tiles
+    batch = min(batch_size, tiles) * tile * 4 * (sum(bands) + 2 * channels)
     shared = 2 * (below * width + beside_it * height)  # half of it its own, half its neighbours'
     beside = _side_by_side(sources, extra)
     per_margin = below * tiling.x.padded + beside_it * tiling.y.chunk
@@ -58,11 +58,6 @@ def _largest_block(axis: AxisTiling) -> tuple[int, int]:
     covered = max(len(extent) for _, extent in blocks)
     # Padding beyond the scene goes to no neighbour.
     return covered, max(min(extent.stop, axis.size) - output.stop for output, extent in blocks)
-
-
-def _most_tiles(axis: AxisTiling, shift: int) -> int:
-    """Most tiles of a pass along an axis that a block has."""
-    return max(len(axis.owned(block, shift)) for block in range(axis.blocks))
 
 
 def _side_by_side(sources: list[Source], extra: tuple[int, ...]) -> list[int]:

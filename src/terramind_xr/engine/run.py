@@ -17,6 +17,7 @@ from terramind_xr.engine.faults import with_places
 from terramind_xr.engine.order import Graph, in_window, works_of
 from terramind_xr.engine.progress import Progress
 from terramind_xr.engine.regions import in_regions
+from terramind_xr.engine.workers import client_of
 
 
 def compute_in_window(writing: list[da.Array], progress: Progress, done: Collection[Any] = ()) -> None:
@@ -26,8 +27,7 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
     out.
     """
     run = get_scheduler(collections=writing)
-    owner = getattr(run, "__self__", None)
-    client = owner if hasattr(owner, "nthreads") else None  # of a cluster
+    client = client_of(run)
     threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
     token = uuid.uuid4().hex
     held: dict[Any, Any] = {}  # what one region hands to the next: results, or futures of a cluster

@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -170,6 +170,10 @@ class AxisTiling:
         stop = bisect.bisect_left(starts, (block + 1) * self.chunk)
         return range(first, stop)
 
+    def most_owned(self, shift: int = 0) -> int:
+        """Most tiles of a pass that a block has."""
+        return max(len(self.owned(block, shift)) for block in range(self.blocks))
+
     @property
     def tile_chunks(self) -> tuple[int, ...]:
         """Tiles of the first pass in each block that has any: only last blocks have none."""
@@ -324,6 +328,10 @@ class Tiling:
         """The same tiles of the first pass counted in cells of so many pixels, e.g. in patches."""
         return self if cell == 1 else Tiling(self.y.in_cells(cell), self.x.in_cells(cell))
 
+    def in_blocks_of(self, block: int) -> Tiling:
+        """The same tiles in blocks of another size."""
+        return replace(self, y=replace(self.y, block=block), x=replace(self.x, block=block))
+
     @property
     def shape(self) -> tuple[int, int]:
         """Number of blocks along each axis."""
@@ -333,6 +341,11 @@ class Tiling:
     def tiles(self) -> int:
         """Number of tiles of the scene, in all passes."""
         return sum(len(self.y.passes[y]) * len(self.x.passes[x]) for y, x in self.phases)
+
+    @property
+    def most_tiles(self) -> int:
+        """Most tiles that a block has, in all passes."""
+        return sum(self.y.most_owned(y) * self.x.most_owned(x) for y, x in self.phases)
 
     def places(self, row: int, col: int) -> Iterator[TilePlace]:
         """Tiles of one block, pass by pass and row by row."""

@@ -15,6 +15,7 @@ from terramind_xr.kernels.reading import KernelInput, Mask, in_patches
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.features import Merge, features
+from terramind_xr.model.footprint import Footprint
 from terramind_xr.model.recipe import Recipe
 
 Dtype = Literal["float32", "float16", "int8"]
@@ -124,6 +125,11 @@ class EmbedKernel:
             attrs=attrs,
             nodata=CODE_NODATA if is_packed else None,
         )
+
+    @property
+    def footprint(self) -> Footprint:
+        """Memory beside the blocks."""
+        return Footprint.of(self.recipe, read=len(self.inputs))
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
         """Standardised inputs, 0 (the band's mean) where not valid: upstream's backbone has no mask."""

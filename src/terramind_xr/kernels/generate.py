@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramind_xr.engine import Field, Layer, Output
-from terramind_xr.facts import TILE, band_dims
+from terramind_xr.facts import PATCH, TILE, band_dims
 from terramind_xr.georeference import Georeference
 from terramind_xr.kernels.describe import (
     coordinates_output,
@@ -22,6 +22,7 @@ from terramind_xr.kernels.reading import KernelInput, Mask, TokenInput, in_patch
 from terramind_xr.model import chain
 from terramind_xr.model.batch import Batch
 from terramind_xr.model.execution import Execution
+from terramind_xr.model.footprint import Footprint
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 
@@ -78,6 +79,12 @@ class GenerateKernel:
 
         return tuple(output(index, name) for index, name in enumerate(self.targets))
 
+    @property
+    def footprint(self) -> Footprint:
+        """Memory beside the blocks."""
+        read = len(self.inputs) + (self.georeference is not None)
+        return Footprint.of(self.recipe, read=read, decoded=self.targets)
+
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
         """Standardised inputs, 0 (the band's mean) where not valid; tokens as they are."""
         queue = iter(regions)
@@ -90,6 +97,19 @@ class GenerateKernel:
         batch = self.batch(values, valid, places)
         generated = chain.generate(self.recipe, batch, self.targets, self.sampling, self.execution)
         return [generated[name] for name in self.targets]
+
+    def trial(self, tiles: int) -> tuple[list[NDArray[Any]], list[Mask], NDArray[np.int64]]:
+        """Some tiles for `run` whose numbers mean nothing: for measurements."""
+        rng, values = np.random.default_rng(0), list[NDArray[Any]]()
+        for given in self.inputs:
+            side = TILE // PATCH if isinstance(given, TokenInput) else TILE
+            if isinstance(given, TokenInput) or given.name == "LULC":  # codes
+                values.append(np.zeros((tiles, 1, side, side), np.int64))
+            else:
+                shape = tiles, len(given.modality.bands), side, side
+                values.append(rng.standard_normal(shape, np.float32))
+        valid = [np.ones((tiles, *array.shape[-2:]), bool) for array in values]
+        return values, valid, np.zeros((tiles, 2), np.int64)
 
     def batch(self, values: list[NDArray[Any]], valid: list[Mask], places: NDArray[np.int64]) -> Batch:
         """What the model reads; patches without a valid pixel or a token are hidden from the encoder."""

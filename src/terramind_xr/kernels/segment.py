@@ -13,6 +13,7 @@ from terramind_xr.kernels.describe import likeliest
 from terramind_xr.kernels.reading import KernelInput, Mask
 from terramind_xr.model.execution import Execution
 from terramind_xr.model.finetuned import Finetuned
+from terramind_xr.model.footprint import Footprint
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.segmentation import predict
 
@@ -63,6 +64,12 @@ class SegmentKernel:
     def outputs(self) -> tuple[Output, ...]:
         """One for each thing wanted, all from the one field."""
         return tuple(_output(name, self.model) for name in self.wanted)
+
+    @property
+    def footprint(self) -> Footprint:
+        """Memory beside the blocks."""
+        read = len(self.inputs) * (self.dates or 1)
+        return Footprint.of_finetuned(self.model.name, self.model.backbone, read)
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
         """Inputs standardised as in the training, 0 (the band's mean) where not valid.

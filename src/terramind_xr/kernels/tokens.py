@@ -20,6 +20,7 @@ from terramind_xr.kernels.describe import (
 from terramind_xr.kernels.reading import NODATA, KernelInput, Mask, TokenInput
 from terramind_xr.model.decoding import decode_tokens
 from terramind_xr.model.execution import Execution
+from terramind_xr.model.footprint import Footprint
 from terramind_xr.model.recipe import Recipe
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.tokens import encode_tokens
@@ -70,6 +71,11 @@ class TokenizeKernel:
         if modalities[name].is_optical:
             attrs["boa_add_offset"] = -(self.given.offset or 0.0)
         return (Output(f"{name}_tokens", 0, (), "uint16", attrs=attrs, nodata=NODATA),)
+
+    @property
+    def footprint(self) -> Footprint:
+        """Memory beside the blocks."""
+        return Footprint.of(self.recipe, decoded=(self.given.name,))
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
         """Standardised pixels, 0 (the band's mean) where not valid: tokenizers have no mask."""
@@ -127,6 +133,11 @@ class DetokenizeKernel:
         if self.probabilities:
             return (probabilities_output(0),)
         return (modality_output(self.name, 0, offset=self.offset),)
+
+    @property
+    def footprint(self) -> Footprint:
+        """Memory beside the blocks."""
+        return Footprint.of(self.recipe, decoded=(self.name,))
 
     def load(self, regions: list[NDArray[Any]]) -> list[Layer]:
         """Tokens of the vocabulary, and where they are."""

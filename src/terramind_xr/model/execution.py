@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,6 +67,27 @@ def _check_card(device: str, precision: Precision) -> None:
             )
 
 
+def chosen_device(device: str | None) -> str:
+    """The device itself, or what None means in this process: a GPU where there is one.
+
+    Without a driver torch is not asked, as importing it takes seconds.
+    """
+    if device or ("torch" not in sys.modules and not _has_driver()):
+        return device or "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _has_driver() -> bool:
+    """Whether the library of NVIDIA's driver is on this machine."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def session(execution: Execution) -> Iterator[str]:
     """Device to run on, with torch set up for inference in the asked precision; not to be nested.
@@ -74,7 +97,7 @@ def session(execution: Execution) -> Iterator[str]:
     """
     import torch
 
-    device = execution.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(execution.device)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise OptionError(f"device={device!r}: this process sees no CUDA GPU. Use device=None or 'cpu'.")
     kind = torch.device(device).type

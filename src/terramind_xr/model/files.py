@@ -40,6 +40,8 @@ class WeightsFile:
         Commit on the hub; empty elsewhere.
     digest
         SHA-256 of the file.
+    size
+        Bytes of it, for estimates of memory; 0 where that is not known.
     """
 
     # Not what the weights are: that is their digest.
@@ -47,6 +49,7 @@ class WeightsFile:
     filename: str
     revision: str
     digest: str
+    size: int = field(default=0, metadata={"identity": False}, compare=False)
 
     def path(self) -> Path:
         """Path in this process; on a hub source the file is fetched where it is not cached.
@@ -111,7 +114,7 @@ def packaged(filename: str) -> WeightsFile:
     path = package_folder() / filename
     if not path.is_file():
         raise FileNotFoundError("not in this installation of terramind_xr; install it anew")
-    return WeightsFile("package", filename, "", _sha256(path))
+    return WeightsFile("package", filename, "", _sha256(path), path.stat().st_size)
 
 
 def in_folder(filename: str, folder: Path) -> WeightsFile:
@@ -120,7 +123,7 @@ def in_folder(filename: str, folder: Path) -> WeightsFile:
     if not path.is_file():
         origin = f"; it is config.json of {HUB}Tokenizer-Coords" if filename == VOCABULARY else ""
         raise FileNotFoundError(f"not in {str(folder)!r}{origin}")
-    return WeightsFile(f"folder:{folder}", filename, "", _sha256(path))
+    return WeightsFile(f"folder:{folder}", filename, "", _sha256(path), path.stat().st_size)
 
 
 class Hub:
@@ -147,7 +150,7 @@ class Hub:
         # …/snapshots/<commit>/<file>, a link to …/blobs/<SHA-256> for large files.
         blob = path.resolve().name
         digest = blob if re.fullmatch("[0-9a-f]{64}", blob) else _sha256(path)
-        return WeightsFile(f"hub:{repository}", filename, path.parent.name, digest)
+        return WeightsFile(f"hub:{repository}", filename, path.parent.name, digest, path.stat().st_size)
 
 
 class _UnreachableError(FileNotFoundError):

@@ -31,6 +31,17 @@ from terramind_xr.model.files import (
 SIZES = ("tiny", "small", "base", "large")
 _TOKENIZERS = tuple(name for name, modality in modalities.items() if modality.token_key)
 _NAME = re.compile(r"terramind_v1_(tiny|small|base|large)(?:@(?P<revision>[\w./-]+))?")
+RELEASED_SIZES = {
+    "TerraMind_v1_tiny.pt": 165_000_000,
+    "TerraMind_v1_small.pt": 410_000_000,
+    "TerraMind_v1_base.pt": 1_331_000_000,
+    "TerraMind_v1_large.pt": 3_538_000_000,
+    **{f"TerraMind_Tokenizer_{name}.pt": 1_146_000_000 for name in ("S1GRD", "S1RTC", "DEM", "NDVI")},
+    "TerraMind_Tokenizer_S2L2A.pt": 1_157_000_000,
+    "TerraMind_Tokenizer_LULC.pt": 736_000_000,
+}
+"""Bytes of files in float32, by name: those of terratorch's classes with the embeddings of every modality
+(``benchmarks/plan_memory.py --sizes``)."""
 _FILE = re.compile(r"TerraMind_v1_(tiny|small|base|large)\.(?:pt|safetensors)")
 
 
@@ -180,18 +191,21 @@ def codebook(model: str | os.PathLike[str] | Recipe, name: str) -> tuple[int, ..
     return tuple(demo_config()["tokenizers"][name]["codebook"])
 
 
-def describe(model: str | os.PathLike[str]) -> Recipe:
+def describe(model: str | os.PathLike[str], tokenizers: Collection[str] = ()) -> Recipe:
     """Say which model a name means, without its files: no network, and nothing read.
 
     Parameters
     ----------
     model
         As for `find`; of a folder, the names of its files are read.
+    tokenizers
+        Modalities whose tokenizers are needed.
 
     Returns
     -------
     Recipe
-        With a backbone that has no digest, and that no process can load: for plans.
+        With files that have no digest, and that no process can load: for plans. Their sizes are those of
+        a folder, else of the released ones.
 
     Raises
     ------
@@ -201,7 +215,14 @@ def describe(model: str | os.PathLike[str]) -> Recipe:
         If a folder does not hold exactly one model.
     """
     source = _resolve(model)
-    return Recipe(source.name, WeightsFile("undetermined", source.backbone, "", ""))
+
+    def undetermined(filename: str) -> WeightsFile:
+        path = source.folder / filename if source.folder else None
+        size = path.stat().st_size if path and path.is_file() else RELEASED_SIZES.get(filename, 0)
+        return WeightsFile("undetermined", filename, "", "", size)
+
+    named = ((name, undetermined(tokenizer_filename(source.name, name))) for name in sorted(tokenizers))
+    return Recipe(source.name, undetermined(source.backbone), tuple(named))
 
 
 def readable(model: str | os.PathLike[str] | Recipe) -> frozenset[str]:
@@ -257,18 +278,22 @@ def demo_config() -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a name means: which model, the name of its main file, and how files of it are located."""
+    """What a name means: which model, the name of its main file, and how files of it are located.
+
+    `folder` holds the files; None for those on the hub.
+    """
 
     name: str
     backbone: str
     locate: Callable[[str], WeightsFile]
+    folder: Path | None = None
     converted: Callable[[str], Mapping[str, Converted]] = lambda name: {}
     hint: str = FETCH_HINT
 
 
 def _resolve(model: str | os.PathLike[str]) -> _Source:
     if model == "demo":
-        return _Source("demo", backbone_filename("demo"), packaged, hint="")
+        return _Source("demo", backbone_filename("demo"), packaged, package_folder(), hint="")
     match = _NAME.fullmatch(str(model))
     if match:
         hub = Hub(match[1], match["revision"])
@@ -280,9 +305,8 @@ def _resolve(model: str | os.PathLike[str]) -> _Source:
         if manifest:
             where = folder.resolve()
             converted = functools.partial(manifest.converted, folder=where)
-            return _Source(
-                manifest.model, backbone_filename(manifest.model), manifest.locate(where), converted, hint=""
-            )
+            main = backbone_filename(manifest.model)
+            return _Source(manifest.model, main, manifest.locate(where), where, converted, hint="")
         backbones = [path.name for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name)]
         if len(backbones) != 1:
             raise WeightsError(
@@ -292,7 +316,7 @@ def _resolve(model: str | os.PathLike[str]) -> _Source:
         size = _FILE.fullmatch(backbones[0])
         assert size is not None, "selected by this very pattern"
         locate = functools.partial(in_folder, folder=folder.resolve())
-        return _Source(f"terramind_v1_{size[1]}", backbones[0], locate)
+        return _Source(f"terramind_v1_{size[1]}", backbones[0], locate, folder)
     raise OptionError(
         f"There is no model {str(model)!r}. Give one of {', '.join(models())}, or a folder that holds "
         "the files."
