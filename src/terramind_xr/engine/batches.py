@@ -26,8 +26,8 @@ def in_batches(
         batch = tiles[first : first + fitting]
         result = _tried(run, batch)
         if result is None:
-            # Its error is gone, and held the frames with what is on the device; cycles may, too: the frames of
-            # a first import do.
+            # The error is gone, which held the frames with what is on the device. Cycles may hold them, too:
+            # those of a first import do.
             gc.collect()
             fitting = len(batch) // 2
             continue
