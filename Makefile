@@ -7,7 +7,7 @@ PINS :=
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-floor bench lint docs clean
+.PHONY: help demo test test-all test-floor test-gpu bench lint docs clean
 # Two installs into one environment at a time would break it.
 .NOTPARALLEL:
 
@@ -30,6 +30,9 @@ test-all: $(VENV)/.installed-test  ## every test, the slow ones too
 
 test-floor:  ## the quick tests on the oldest releases that pyproject.toml allows, in .venv-floor
 	$(MAKE) test VENV=.venv-floor PINS=tests/floor.txt
+
+test-gpu: $(VENV)/.installed-test  ## what takes a CUDA GPU, with its figures
+	$(PY) -m pytest -q -s -m gpu tests/test_gpu.py
 
 bench: $(VENV)/.installed-test $(VENV)/.installed-openvino  ## speed beside terratorch and beside its goals, to docs/benchmarks.md
 	$(PY) -W ignore benchmarks/bench.py --markdown docs/benchmarks.md

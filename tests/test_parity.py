@@ -112,11 +112,26 @@ def test_land_cover_equals_upstreams_generation(released, raw, names):
 
 @pytest.mark.parametrize("names", [("S2L2A",), ("S2L2A", "S1GRD")])
 def test_encoder_logits_and_tokens_equal_upstreams(released, raw, names):
+    compare_with_upstream(released, "tiny", raw, names)
+
+
+@pytest.mark.slow
+def test_the_large_model_equals_upstreams(tmp_path, raw):
+    """With gated blocks without biases and 24 blocks on both sides: a file of some gigabytes."""
+    upstream.save_random_backbone(tmp_path, "large")
+    upstream.save_random_tokenizer(tmp_path, "LULC")
+    try:
+        compare_with_upstream(tmp_path, "large", raw, ("S2L2A",))
+    finally:
+        weights._load_sampler.cache_clear()  # it is not to stay for the other tests
+
+
+def compare_with_upstream(folder, size, raw, names):
     """Upstream's own step decodes tokens in random order: they are put back in raster order."""
     import torch
 
-    theirs = upstream.build_upstream(released, list(names), ["LULC"]).sampler
-    recipe = find(released, ["LULC"])
+    theirs = upstream.build_upstream(folder, list(names), ["LULC"], size).sampler
+    recipe = find(folder, ["LULC"])
     pixels = {name: standardized(name, raw[name]) for name in names}
     statistics = upstream_statistics()
     for name, values in pixels.items():

@@ -45,7 +45,9 @@ def build_upstream(folder: Path, inputs: list[str], outputs: list[str], size: st
     import torch
     from terratorch.registry import FULL_MODEL_REGISTRY
 
-    with warnings.catch_warnings():
+    from terramind_xr.model.quiet import without_draws
+
+    with warnings.catch_warnings(), without_draws():  # all weights are read
         warnings.simplefilter("ignore")
         model = FULL_MODEL_REGISTRY.build(
             f"terramind_v1_{size}_generate",
@@ -55,7 +57,7 @@ def build_upstream(folder: Path, inputs: list[str], outputs: list[str], size: st
             temps=0.0,
             **options,
         )
-    state = torch.load(Path(folder) / f"TerraMind_v1_{size}.pt", weights_only=True)
+    state = torch.load(Path(folder) / f"TerraMind_v1_{size}.pt", weights_only=True, mmap=True)
     backbone = model.sampler.model
     backbone.load_state_dict({key: state[key] for key in backbone.state_dict()})
     for key, tokenizer in model.tokenizer.items():

@@ -22,7 +22,14 @@ from terramind_xr.api.to_zarr import to_zarr
 from terramind_xr.api.tokenize import tokenize
 from terramind_xr.api.validate import validate
 from terramind_xr.data import Check, Report, with_stac
-from terramind_xr.errors import InputError, OptionError, TerramindError, TerramindWarning, WeightsError
+from terramind_xr.errors import (
+    DeviceMemoryError,
+    InputError,
+    OptionError,
+    TerramindError,
+    TerramindWarning,
+    WeightsError,
+)
 from terramind_xr.evaluation import evaluate
 from terramind_xr.facts import lulc_classes, modalities
 from terramind_xr.io import open_rasters
@@ -38,6 +45,7 @@ __version__ = _version("terramind_xr")
 
 __all__ = [
     "Check",
+    "DeviceMemoryError",
     "InputError",
     "OptionError",
     "Plan",

@@ -61,6 +61,10 @@ class WeightsError(TerramindError):
     """Model weights are missing, incomplete, damaged or of another model."""
 
 
+class DeviceMemoryError(TerramindError):
+    """The memory of the device, a GPU, holds no model or not even one tile."""
+
+
 class TerramindWarning(UserWarning):
     """Something was assumed, or is worth a look; the result is still what it says."""
 

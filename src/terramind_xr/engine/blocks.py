@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from terramind_xr.engine.batches import in_batches
 from terramind_xr.engine.kernel import Array, Field, Kernel, Layer, Mask
 from terramind_xr.engine.merging import Placed, mean_of, merged, summed
 from terramind_xr.engine.tiling import AxisTiling, Interval, TilePlace, Tiling
@@ -227,9 +229,9 @@ def _run_tiles(
         for place in work.tilings[1].places(row, col)
         if any(layer.valid[window(place, layer.cell)].any() for layer in layers)
     ]
-    for first in range(0, len(run), work.batch_size):
-        batch = run[first : first + work.batch_size]
-        predictions = kernel.run(
+
+    def predict(batch: Sequence[TilePlace]) -> list[Array]:
+        return kernel.run(
             [
                 np.stack([layer.values[..., *window(place, layer.cell)] for place in batch])
                 for layer in layers
@@ -237,6 +239,8 @@ def _run_tiles(
             [np.stack([layer.valid[window(place, layer.cell)] for place in batch]) for layer in layers],
             np.array([(place.y, place.x) for place in batch]),
         )
+
+    for batch, predictions in in_batches(run, work.batch_size, predict):
         for index, (field, prediction) in enumerate(zip(kernel.fields, predictions, strict=True)):
             if index in single:
                 single[index].put(batch, prediction)
@@ -267,7 +271,7 @@ class _Single:
         values = np.full((field.channels, *shape), np.nan, np.float32)
         return cls(values, np.zeros(shape, bool), (owned[0].start, owned[1].start))
 
-    def put(self, batch: list[TilePlace], prediction: Array) -> None:
+    def put(self, batch: Sequence[TilePlace], prediction: Array) -> None:
         """Keep the values (tile, channel, 1, 1) of a batch; further passes have no cells."""
         for place, channels in zip(batch, prediction, strict=True):
             if place.shift == (0, 0):

@@ -118,7 +118,8 @@ class Kernel(Protocol):
         """Predictions (tile, channel, y, x) of a batch, one a field; kept until the block is finished.
 
         `values` (tile, band, y, x) and `valid` (tile, y, x) are those of the layers, in their cells;
-        `places` (tile, 2) the first pixel of each tile.
+        `places` (tile, 2) the first pixel of each tile. Where a device has not the memory for so many tiles,
+        it raises `DeviceMemoryError`, and is run with fewer.
         """
 
     def finish(self, index: int, merged: NDArray[np.float32], valid: Mask) -> Array:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from terramind_xr.errors import OptionError
+from terramind_xr.errors import DeviceMemoryError, OptionError
 from terramind_xr.model.quiet import full_precision
 from terramind_xr.options import Precision, check_device, check_precision
 
@@ -53,6 +53,12 @@ def _check_processor(precision: Precision) -> None:
 def _check_card(device: str, precision: Precision) -> None:
     import torch
 
+    number, count = torch.device(device).index, torch.cuda.device_count()
+    if number is not None and number >= count:
+        raise OptionError(
+            f"device={device!r}: of CUDA GPUs, this process sees {count}, counted from 'cuda:0' "
+            "(CUDA_VISIBLE_DEVICES may hide others). Use one of them, or device=None."
+        )
     with torch.cuda.device(device):
         if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise OptionError(
@@ -86,7 +92,8 @@ def _has_driver() -> bool:
 def session(execution: Execution) -> Iterator[str]:
     """Device to run on, with torch set up for inference in the asked precision; not to be nested.
 
-    Raises OptionError where this process has no such device, or the device no units for the precision.
+    Raises OptionError where this process has no such device, or the device no units for the precision; and
+    DeviceMemoryError where its memory does not suffice.
     """
     import torch
 
@@ -101,4 +108,12 @@ def session(execution: Execution) -> Iterator[str]:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[execution.precision]
     mixed = torch.autocast(kind, dtype=dtype, enabled=dtype is not torch.float32)
     with _run_lock, torch.inference_mode(), mixed, full_precision(kind):
-        yield device
+        try:
+            yield device
+        except torch.cuda.OutOfMemoryError as error:
+            # What was asked for, and what is free; then follows advice on torch's settings.
+            told = ". ".join(str(error).rstrip(".").split(". ")[:3])
+            raise DeviceMemoryError(
+                f"device={device!r} has no memory left ({told}). End what else runs on it, or use "
+                "precision='bf16' or 'fp16', a smaller model, another GPU or device='cpu'."
+            ) from error
