@@ -8,7 +8,7 @@ from terramind_xr.facts import modalities
 from terramind_xr.model import chain, decoding, drawing, sampling, weights
 from terramind_xr.model.batch import Batch, Target
 from terramind_xr.model.execution import Execution, session
-from terramind_xr.model.quiet import full_precision
+from terramind_xr.model.quiet import full_precision, import_terratorch
 from terramind_xr.model.recipe import find
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import standardize
@@ -20,7 +20,8 @@ PLACES = np.zeros((BATCH, 2), np.int64)
 
 @pytest.fixture(autouse=True)
 def float32():
-    """Upstream in float32, as ours: importing terratorch asks for less."""
+    """Upstream in float32, as ours: importing terratorch, which is done before, asks for less."""
+    import_terratorch()
     with full_precision("cpu"):
         yield
 
