@@ -261,6 +261,17 @@ def test_a_sound_scene_is_not_accused(name):
     assert "standard deviations of training" in check.found
 
 
+@pytest.mark.parametrize("name", ["S2L2A", "DEM"])
+@pytest.mark.parametrize("share", [0, 1, 2, 3, 4])
+def test_the_share_of_pixels_that_hold_data_is_a_row(name, share):
+    """128 pixels a side are sampled whole; the report comes with it whatever else is found."""
+    nodata = np.nan if name == "DEM" else 0
+    data = made(name, lambda values: np.where(np.arange(128) < 32 * share, values, nodata))
+    report = terramind_xr.validate(data, sample=True)
+    (check,) = (check for check in report.checks if check.kind == "validity")
+    assert check.found == f"{share / 4:.1%} of 16384 sampled pixels hold data"
+
+
 @pytest.mark.parametrize(("value", "seen"), [(0, 0.0), (1000, 1000.0), (5000, None)])
 def test_a_few_odd_pixels_decide_nothing(value, seen):
     numbers = WORLD["S2L2A"].reshape(12, -1).astype("f4") + value

@@ -410,6 +410,8 @@ def test_the_report_as_text_html_and_dictionary():
     flat = json.loads(json.dumps(report.to_dict()))
     assert flat["ok"] is False
     assert {check["status"] for check in flat["checks"]} == {"ok", "warning", "error"}
+    order = [check["status"] for check in flat["checks"]]
+    assert order == sorted(order, key=["error", "warning", "ok"].index)
     assert set(flat["checks"][0]) == {"variable", "kind", "status", "found", "expected", "remedy"}
 
 
