@@ -122,8 +122,8 @@ def dated(mask, times):
 
 
 FAULTY_MASKS = {
-    "elsewhere": (lambda mask: moved(mask, 500_000.0), "no x .*reproject_match"),
-    "half a pixel off": (lambda mask: moved(mask, 5.0), "no x .*reproject_match"),
+    "elsewhere": (lambda mask: moved(mask, 500_000.0), "no x .*mask.reindex"),
+    "half a pixel off": (lambda mask: moved(mask, 5.0), "no x .*mask.reindex"),
     "a part": (lambda mask: mask.isel(y=slice(10, None)), "no y .* and 7 more"),
     "other size, no coordinates": (lambda mask: mask.isel(y=slice(10)).drop_vars("y"), "'y' has coordinates"),
     "no coordinates": (

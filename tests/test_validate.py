@@ -59,7 +59,7 @@ FAULTS = [
     # bands
     Fault("not recognised", lambda: s2().rename("foo"), "foo", "bands", "da.rename('S2L2A')"),
     Fault("no name at all", lambda: s2().rename(None), "data", "bands", "da.rename('S2L2A')"),
-    Fault("empty dataset", xr.Dataset, "dataset", "bands", "inputs="),
+    Fault("empty dataset", xr.Dataset, "dataset", "bands", "open_rasters"),
     Fault("asked for, absent", s2, "S1RTC", "bands", 'inputs={"S1RTC": "variable"}', "S1RTC"),
     Fault("numbered", lambda: labelled(range(1, 13)), "S2L2A", "bands", ".assign_coords(band=['B01', "),
     Fault("numbered file", lambda: labelled(range(1, 13)), "S2L2A", "bands", "open_rasters"),
@@ -71,7 +71,7 @@ FAULTS = [
     Fault("no band dimension", lambda: s2()[0], "S2L2A", "bands", '{"B01": "my_variable", …}'),
     Fault("layers of one", lambda: plain("S1GRD").rename("DEM"), "DEM", "bands", ".assign_coords(band="),
     Fault("variable missing", lambda: split(s2()).drop_vars("B05"), "B01", "bands",
-          '{"B05": "my_variable", …}'),
+          '{"B05": "my_variable"}'),
     Fault("variable twice", lambda: split(s2()).assign(red=s2()[0]), "red", "bands", '"B04": "B04"'),
     Fault("level 1C or 2A", lambda: split(plain("S2L1C")), "B10", "bands", 'inputs={"S2L2A": {"B01": "B01"'),
     Fault("GRD or RTC", lambda: split(plain("S1GRD")), "VH, VV", "bands",
@@ -84,8 +84,8 @@ FAULTS = [
     Fault("another product", lambda: split(plain("S1GRD", product="rtc")), "VH, VV", "product", "S1RTC",
           "S1GRD"),
     # dimensions and dtypes
-    Fault("no space", lambda: s2().rename(y="u", x="v"), "S2L2A", "dimensions", ".rename({"),
-    Fault("no space in one", lambda: split(s2()).assign(B05=("u", [1])), "B05", "dimensions", ".rename({"),
+    Fault("no space", lambda: s2().rename(y="u", x="v"), "S2L2A", "dimensions", "rename({'u': 'y'"),
+    Fault("no space in one", lambda: split(s2()).assign(B05=("u", [1])), "B05", "dimensions", "Rename them"),
     Fault("empty axis", lambda: s2().isel(y=slice(0)), "S2L2A", "shape", ".sel(y=slice(north, south))"),
     Fault("booleans", lambda: single("DEM", dtype=bool), "DEM", "dtype", ".astype('float32')"),
     Fault("strings", lambda: single("DEM", dtype="U3"), "DEM", "dtype", ".astype('float32')"),
@@ -410,6 +410,8 @@ def test_the_report_as_text_html_and_dictionary():
     flat = json.loads(json.dumps(report.to_dict()))
     assert flat["ok"] is False
     assert {check["status"] for check in flat["checks"]} == {"ok", "warning", "error"}
+    order = [check["status"] for check in flat["checks"]]
+    assert order == sorted(order, key=["error", "warning", "ok"].index)
     assert set(flat["checks"][0]) == {"variable", "kind", "status", "found", "expected", "remedy"}
 
 

@@ -65,7 +65,7 @@ FAULTS = {
     "offset taken off twice": ("S2L2A", lambda: by_day(sound("S2L2A")).astype("int32") - 1000, None,
                                "offset=0"),
     "offset taken off twice, reflectance": ("S2L2A", lambda: by_day(sound("S2L2A")) * 1e-4 - 0.1, "1",
-                                            "ds + 0.1"),
+                                            "data + 0.1"),
     "wrapped around zero": ("S2L2A", lambda: sound("S2L2A").astype("uint16") - np.uint16(1000), None,
                             "int32"),
     "wrapped, then scaled": ("S2L1C", lambda: (sound("S2L1C").astype("uint16") - np.uint16(2000)) * 1e-4, "1",

@@ -42,8 +42,8 @@ def validate(
     -------
     Report
         One row for each check (bands, product, shape, dtype, scale, units, nodata, offset, CRS,
-        resolution, alignment, sample; of tokens: tokens, dtype, vocabulary, shape, CRS, resolution), each ok,
-        warning or error with the remedy.
+        resolution, alignment; of a sample: validity, sample; of tokens: tokens, dtype, vocabulary, shape,
+        CRS, resolution), each ok, warning or error with the remedy.
 
     Raises
     ------

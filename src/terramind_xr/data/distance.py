@@ -35,6 +35,7 @@ def compare(sample: Sample, offset: Offset) -> Iterator[Check]:
     numbers = np.concatenate(
         [sample.numbers(at) - _of_date(sample, offset, at) for at in np.ndindex(sample.dates)], axis=1
     ).astype(np.float32)
+    yield _validity(given, numbers.shape[1], sample.raw.size // sample.raw.shape[-2])
     certain = _certain(given, raw, numbers, sample)
     if certain is not None:
         yield certain
@@ -49,6 +50,12 @@ def compare(sample: Sample, offset: Offset) -> Iterator[Check]:
     numbers = numbers[:, :: 1 + numbers.shape[1] // _MOST]
     caused = list(_causes(given, raw, numbers))
     yield from caused or [_statistics(given, numbers)]
+
+
+def _validity(given: ModalityInput, valid: int, every: int) -> Check:
+    """Share of the sampled pixels that hold data."""
+    found = f"{valid / every:.1%} of {every} sampled pixels hold data" if every else "no pixel"
+    return Check(given.title, "validity", "ok", found, "")
 
 
 def _of_date(sample: Sample, offset: Offset, at: tuple[int, ...]) -> float:

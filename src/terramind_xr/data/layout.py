@@ -104,7 +104,7 @@ def _no_band_dim(data: xr.DataArray, modality: Modality, name: str) -> Check:
     return Check(
         name, "bands.dimension", "error", f"dimensions {tuple(map(str, data.dims))} without one for bands",
         f"the {len(modality.bands)} bands of {modality.name}: {', '.join(modality.band_names)}",
-        f"Give it a band dimension, or name a variable for each band: {mapping_call(modality)}.",
+        f"Give it a band dimension, or a variable for each band: {_every_band(modality)}.",
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> t
         keep = [places[0] for places in matched.values()]
         faults.append(Check(
             name, "bands.twice", "error", f"more than one candidate ({which}) in {found}", wanted,
-            f"Keep one of each, for example ds[{name!r}].isel({dim}={keep}).",
+            f"Keep one of each, for example: ds = ds.isel({dim}={keep})",
         ))  # fmt: skip
     return [matched[band][0] for band in modality.band_names if band in matched], faults
 
@@ -273,16 +273,24 @@ def variable(ds: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def _no_spatial(data: xr.DataArray, name: str) -> Check:
+    own = [str(dim) for dim in data.dims if dim != band_dim(data, ()) and dim not in ("time", "y", "x")]
+    names = dict(zip(own[-2:], ("y", "x"), strict=True)) if len(own) > 1 else None
+    how = f"ds = ds.rename({names})" if names else "its rows are y, its columns x."
     return Check(
         name, "dimensions.spatial", "error", f"dimensions {tuple(map(str, data.dims))}",
         "two spatial ones, (y, x) or (lat, lon)",
-        f"Rename them: ds[{name!r}] = ds[{name!r}].rename({{'rows': 'y', 'columns': 'x'}}).",
+        f"Rename them: {how}",
     )  # fmt: skip
 
 
-def mapping_call(modality: Modality, band: str | None = None, variable: str = "my_variable") -> str:
-    """The exact argument that says which variable holds a band."""
-    return f'inputs={{"{modality.name}": {{"{band or modality.band_names[0]}": "{variable}", …}}}}'
+def _every_band(modality: Modality) -> str:
+    """The argument that says which variable holds each band."""
+    return f'inputs={{"{modality.name}": {{"{modality.band_names[0]}": "my_variable", …}}}}'
+
+
+def mapping_call(modality: Modality, band: str, variable: str = "my_variable") -> str:
+    """The argument that says which variable holds a band; the others are found by name."""
+    return f'inputs={{"{modality.name}": {{"{band}": "{variable}"}}}}'
 
 
 def _listed(values: Iterable[Any], most: int = 20) -> str:

@@ -10,7 +10,6 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from terramind_xr.axis import Axis
 from terramind_xr.data.labels import band_dim
 from terramind_xr.data.layout import ModalityInput
 from terramind_xr.errors import InputError
@@ -110,13 +109,13 @@ def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
     if here is not None and there is not None and here != there:
         raise InputError(
             f"{title}: found CRS {there}, expected {here}, that of {name}. Resample it: "
-            "mask.rio.reproject_match(data)."
+            f'mask.astype("uint8").rio.reproject_match(ds[{given.variables[0]!r}], nodata=1).'
         )
     # Indexing what is lazily indexed by arrays would read it; and nothing is read at the call.
     if not mask.variable._in_memory and mask.chunks is None:
         mask = mask.chunk("auto")
     for dim in mask.dims:
-        places = _places(mask, given.data, str(dim), title, given.grid.axes.get(str(dim)))
+        places = _places(mask, given, str(dim), title)
         mask = mask.isel({dim: _as_slice(places)})
     if mask.dtype.kind == "b":
         return mask
@@ -138,16 +137,21 @@ def _as_booleans(values: NDArray[Any], told: str) -> NDArray[np.bool_]:
     return values.astype(bool)
 
 
-def _places(
-    mask: xr.DataArray, data: xr.DataArray, dim: str, title: str, axis: Axis | None
-) -> NDArray[np.intp]:
-    """Where along `dim` the mask holds each place of the data; `axis` is that of a spatial dim."""
+def _places(mask: xr.DataArray, given: ModalityInput, dim: str, title: str) -> NDArray[np.intp]:
+    """Where along `dim` the mask holds each place of the data."""
+    data, axis = given.data, given.grid.axes.get(dim)
     wanted, size, found = dim in data.coords, data.sizes[dim], dim in mask.coords
     if wanted != found:
+        bare = [
+            str(each) for each in mask.dims if (each in data.coords, each in mask.coords) == (wanted, found)
+        ]
+        lines = {
+            True: f"mask.assign_coords({', '.join(f'{each}=ds.{each}' for each in bare)})",
+            False: f"ds = ds.assign_coords({', '.join(f'{each}=mask.{each}' for each in bare)})",
+        }
         raise InputError(
             f"{title}: {dim!r} has coordinates in the {'data' if wanted else 'mask'} only, so that the "
-            f"places cannot be compared; expected them in both. Assign them: "
-            f"{'mask' if wanted else 'data'}.assign_coords({dim}={'data' if wanted else 'mask'}.{dim})."
+            f"places cannot be compared; expected them in both. Assign them: {lines[wanted]}."
         )
     if not wanted:
         if mask.sizes[dim] != size:
@@ -171,14 +175,21 @@ def _places(
     if len(missing):
         raise InputError(
             f"{title}: found no {dim} {_listed(missing)} (it has {there[0]} to {there[-1]}), expected every "
-            f"one of the grid of the data. {_REMEDY_DATES if axis is None else _REMEDY_GRID}"
+            f"one of the grid of the data. {_REMEDY_DATES if axis is None else _nearest_pixels(mask, given)}"
         )
     return np.asarray(places)
 
 
-_REMEDY_GRID = (
-    "Lay it on the grid of the data: mask.rio.reproject_match(data), or interp_like(data, 'nearest')."
-)
+def _nearest_pixels(mask: xr.DataArray, given: ModalityInput) -> str:
+    """The line that lays a mask on the grid of the data; what it does not cover is not used."""
+    places = ", ".join(f"{dim}=ds.{dim}" for dim in given.grid.dims)
+    step = max((abs(axis.step or 0.0) for axis in Grid.of(mask).axes.values()), default=0.0)
+    return (
+        f'Lay it on the grid of the data: mask.reindex({places}, method="nearest", '
+        f"tolerance={0.501 * step:g}, fill_value=True)."
+    )
+
+
 _REMEDY_DATES = "Add what is missing, or select the dates of the data that have a mask."
 
 

@@ -40,9 +40,8 @@ from terramind_xr.errors import InputError, OptionError
 OFFSETS = (0.0, 1000.0)
 _FIRST_WITH_OFFSET = 4.0
 _EXPECTED = "0 or 1000, said by boa_add_offset, boa_offset_applied or add_offset"
-_REMEDY_SERIES = (
-    "Say it for each date: offset=xr.DataArray([…], coords={'time': ds.time}), with 0 or 1000 for each."
-)
+_LOOK = "Look with terramind_xr.validate(ds, sample=True)"
+_SAY = "Say offset=0 or offset=1000."
 
 
 Offset = float | xr.DataArray
@@ -96,7 +95,8 @@ def sentinel2_offset(
         dims = _dims_of_metadata(data, option) if look is None else tuple(map(str, data.dims[:-3]))
         said = _along(option, data, given.title) if isinstance(option, xr.DataArray) else option
     except InputError as error:
-        return 0.0, Check(given.title, "offset.series", "error", error.faults[0], _EXPECTED, _REMEDY_SERIES)
+        remedy = _by_date(list(map(str, data.dims[:-3]))) or _SAY
+        return 0.0, Check(given.title, "offset.series", "error", error.faults[0], _EXPECTED, remedy)
     if not dims:
         assert not isinstance(said, xr.DataArray), "it would have brought a dim"
         return _judged(given, data, {}, said, look, infer)
@@ -228,7 +228,7 @@ def _judged(
     infer: bool,
 ) -> tuple[float, Check]:
     """The offset of one date by its metadata and, where there is a look at them, by its pixels."""
-    value, check = _judge(_Statements.of(data, at), option, given.title)
+    value, check = _judge(_Statements.of(data, at), option, given.title, at)
     if look is None or check.status == "error":
         return value, check
     seen = look(tuple(at.values()))
@@ -240,7 +240,7 @@ def _judged(
             check, status="error" if infer and check.kind == "offset.silent" else "warning",
             kind="offset.undecided",
             found=f"{seen.why}; {check.found}",
-            remedy="Say offset=0 or offset=1000, as you know better. " + (_REMEDY_SERIES if at else ""),
+            remedy=f"Say offset=0 or offset=1000, as you know better. {_by_date(at)}".strip(),
         )  # fmt: skip
     if seen.value == value or (silent and infer):
         sure = seen.certain or not silent
@@ -253,11 +253,15 @@ def _judged(
         check, status="warning" if silent else "error",
         kind="offset.pixels" if silent else "offset.contradiction",
         found=f"{check.found}, but {seen.why}, as {_LOOKS[seen.value]}", expected=_EXPECTED,
-        remedy=_REMEDY_DATES if at else f"Say what is in the numbers: {_correction(given, data, seen.value)}",
+        remedy=_of_dates(at) if at else f"Say what is in the numbers: {_correction(given, data, seen.value)}",
     )  # fmt: skip
 
 
-_REMEDY_DATES = "Correct what is said of these dates: ds = ds.assign_coords(boa_add_offset=('time', […]))."
+def _of_dates(dims: Iterable[str]) -> str:
+    first = next(iter(dims))
+    return f"Correct what is said of these dates: ds = ds.assign_coords(boa_add_offset=({first!r}, […]))."
+
+
 _LOOKS = {0.0: "no offset leaves them", 1000.0: "an offset of 1000 leaves them"}
 
 
@@ -272,7 +276,14 @@ def _correction(given: ModalityInput, data: xr.DataArray, value: float) -> str:
     return first + assignment(given.variables, right)
 
 
-def _judge(said: _Statements, option: float | None, name: str) -> tuple[float, Check]:
+def _by_date(dims: Iterable[str]) -> str:
+    """The option for a series; nothing where there is none."""
+    coords = ", ".join(f"{dim!r}: ds.{dim}" for dim in dims)
+    said = f"Say it for each date: offset=xr.DataArray([…], coords={{{coords}}}), with 0 or 1000 for each."
+    return said if coords else ""
+
+
+def _judge(said: _Statements, option: float | None, name: str, at: Mapping[str, int]) -> tuple[float, Check]:
     """The offset of one date."""
     values = sorted(set(said.evidence.values()))
     found = ", ".join(said.evidence) or "metadata are silent"
@@ -293,15 +304,17 @@ def _judge(said: _Statements, option: float | None, name: str) -> tuple[float, C
         return values[0], check(
             "error", f"{problem}: {found}",
             "Look at the darkest pixels: water near 1000 or above means offset=1000, else offset=0. "
-            + _REMEDY_SERIES,
+            + _by_date(at),
             "offset.contradiction" if len(values) > 1 else "offset.unknown",
         )  # fmt: skip
     if values:
         return values[0], check("ok", f"{values[0]:g}: {found}")
-    return _assumed(said.baselines, check)
+    return _assumed(said.baselines, check, at)
 
 
-def _assumed(baselines: frozenset[float], check: Callable[..., Check]) -> tuple[float, Check]:
+def _assumed(
+    baselines: frozenset[float], check: Callable[..., Check], at: Mapping[str, int]
+) -> tuple[float, Check]:
     kinds = {value >= _FIRST_WITH_OFFSET for value in baselines}
     listed = ", ".join(f"{value:05.2f}" for value in sorted(baselines))
     if kinds == {False}:
@@ -309,18 +322,17 @@ def _assumed(baselines: frozenset[float], check: Callable[..., Check]) -> tuple[
     if kinds == {True}:
         return 1000.0, check(
             "warning", f"1000 assumed: processing baseline {listed} has it, unless the catalogue removed it",
-            "Look with terramind_xr.validate, and say offset=0 or offset=1000.", "offset.baseline",
+            f"{_LOOK}, and say offset=0 or offset=1000.", "offset.baseline",
         )  # fmt: skip
     if kinds:
         return 0.0, check(
             "error", f"processing baselines before and after 04.00 for the same date: {listed}",
-            _REMEDY_SERIES, "offset.contradiction",
+            _by_date(at) or _SAY, "offset.contradiction",
         )  # fmt: skip
     return 0.0, check(
         "warning", "0 assumed: metadata are silent",
-        "Look with terramind_xr.validate; if the numbers carry +1000 (processing baseline 04.00 and later), "
-        "say offset=1000, else offset=0. STAC items tell it: ds = ds.terramind.with_stac(items).",
-        "offset.silent",
+        f"{_LOOK}; if the numbers carry +1000 (processing baseline 04.00 and later), say offset=1000, else "
+        "offset=0. STAC items tell it: ds = ds.terramind.with_stac(items).", "offset.silent",
     )  # fmt: skip
 
 

@@ -58,8 +58,8 @@ class Report:
             raise InputError([str(check) for check in self.errors], [check.kind for check in self.errors])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries and strings: ``{"ok": …, "checks": [{"variable": …, …}, …]}``."""
-        return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
+        """Plain dictionaries and strings, errors first: ``{"ok": …, "checks": [{"variable": …, …}, …]}``."""
+        return {"ok": self.ok, "checks": [asdict(check) for check in self._sorted()]}
 
     def _sorted(self) -> list[Check]:
         return sorted(self.checks, key=lambda check: _RANK[check.status])

@@ -167,7 +167,7 @@ def find_inputs(
         if given is not None:
             (found.faulty if faults else found.inputs)[name] = given
     if not requests and not found.inputs and not found.faults:
-        found.faults.append(_nothing(ds, sorted(claims)))
+        found.faults.append(_nothing(ds, sorted(claims), exclude))
     return found
 
 
@@ -290,7 +290,7 @@ def _ambiguous(used: list[str], family: tuple[str, str], candidates: Mapping[str
     for name in family:
         bands = [band for band in modalities[name].band_names if band in candidates]
         pairs = ", ".join(f'"{band}": "{candidates[band][0]}"' for band in bands[:2])
-        calls.append(f'inputs={{"{name}": {{{pairs}{", …" if len(bands) > 2 else ""}}}}}')
+        calls.append(f'inputs={{"{name}": {{{pairs}}}}}')
     return Check(
         ", ".join(used), "bands.ambiguous", "error", f"{' or '.join(family)}, the names alone do not tell",
         "one of them", f"Say which: {calls[0]} or {calls[1]}.",
@@ -376,17 +376,26 @@ def _absent(ds: xr.Dataset, modality: Modality) -> Check:
     )  # fmt: skip
 
 
-def _nothing(ds: xr.Dataset, left_out: list[str]) -> Check:
+def _nothing(ds: xr.Dataset, left_out: list[str], exclude: Collection[str]) -> Check:
     known = ", ".join(modality.name for modality in modalities.values() if modality.raw_key)
     if left_out:
+        usable = [name for name in left_out if name not in exclude]
         return Check(
             ", ".join(left_out), "bands.none", "error", "no other modality found", f"one of {known} as input",
-            f"Add one, or name the inputs: inputs=[{left_out[0]!r}].",
+            f"Add one, or name the inputs: inputs=[{usable[0]!r}]." if usable else "Add one.",
         )  # fmt: skip
-    first = next((str(key) for key in ds.data_vars), "variable")
+    first = next((str(key) for key in ds.data_vars), None)
+    remedy = (
+        f"Name it: da = da.rename('S2L2A') for a DataArray, ds = ds.rename({{{first!r}: 'S2L2A'}}), or "
+        f'inputs={{"S2L2A": "{first}"}}.'
+        if first is not None
+        else 'Add one, ds["S2L2A"] = …, or read files with terramind_xr.open_rasters.'
+    )
     return Check(
-        ", ".join(map(str, ds.data_vars)) or "dataset", "bands.none", "error", "no modality recognised",
+        ", ".join(map(str, ds.data_vars)) or "dataset",
+        "bands.none",
+        "error",
+        "no modality recognised",
         f"a variable called after one ({known}), or variables called after the bands of one",
-        f"Name it: da.rename('S2L2A') for a DataArray, ds.rename({{{first!r}: 'S2L2A'}}), or "
-        f'inputs={{"S2L2A": "{first}"}}.',
-    )  # fmt: skip
+        remedy,
+    )

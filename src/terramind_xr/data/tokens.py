@@ -59,7 +59,7 @@ def check_tokens(data: xr.DataArray, name: str, title: str) -> Iterator[Check]:
     else:
         yield Check(
             title, "dtype.tokens", "error", f"dtype {data.dtype}", "whole numbers",
-            "What was read as floats is tokens again by .fillna(65535).astype('uint16'); pixels become "
+            "Read as floats, they are tokens again by tokens.fillna(65535).astype('uint16'); pixels become "
             f"tokens by tokenize({name!r}).",
         )  # fmt: skip
     yield _vocabulary(data, title)
@@ -75,7 +75,7 @@ def check_tokens(data: xr.DataArray, name: str, title: str) -> Iterator[Check]:
         yield Check(
             title, "shape.layers", "error", f"{data.sizes[layers]} layers along {layers!r}",
             "one map of tokens",
-            f"Select one: .isel({layers}=0).",
+            f"Select one: tokens.isel({layers}=0).",
         )  # fmt: skip
     else:
         yield _shape(data, grid, title)

@@ -73,6 +73,13 @@ class _Numbers:
     def say(self, key: str, value: Any) -> str:
         return declaration(self.variables, key, value)
 
+    def add(self, number: float) -> str:
+        """The line that adds a number and keeps the attributes."""
+        if len(self.variables) == 1:
+            one = f"ds[{json.dumps(self.variables[0])}].data"
+            return f"{one} = {one} + {number:g}"
+        return f"for name in {json.dumps(self.variables)}: ds[name].data = ds[name].data + {number:g}"
+
     def nodata(self, value: float) -> str:
         return self.say("_FillValue", int(value) if value.is_integer() and abs(value) < _HUGE else value)
 
@@ -223,8 +230,8 @@ def _too_bright(given: _Numbers, bright: NDArray[Any], share: float) -> Suspicio
             "values.wrapped",
             f"unsigned numbers that wrapped around zero when the offset was subtracted ({share:.0%} lie at "
             f"{bright.min():g} and above)",
-            'Leave the offset in and say offset=1000; or subtract it from signed numbers: ds.astype("int32") '
-            "- 1000.",
+            "Read them anew, leave the offset in and say offset=1000; or subtract it from signed numbers: "
+            '.astype("int32") - 1000.',
         )
     if not given.are_as_declared:
         return Suspicion("values.digital", "digital numbers", f"Declare them: {given.say('units', 'DN')}")
@@ -249,7 +256,7 @@ def _offset_twice(given: _Numbers) -> Suspicion | None:
     return Suspicion(
         "values.offset",
         f"numbers from which an offset was taken that was not in them ({share:.0%} lie below {limit:g})",
-        f"Add it back, ds + {offset - zero:g}, and say offset=0.",
+        f"Add it back: {given.add(offset - zero)}, and say offset=0.",
     )
 
 
