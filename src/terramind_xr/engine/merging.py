@@ -56,7 +56,7 @@ class Placed:
         rows, cols = down.within(self.y), along.within(self.x)
         weights = np.outer(self.rows[rows], self.cols[cols])
         here, values = total[:, down.within(y), along.within(x)], self.values[:, rows, cols]
-        step = max(_AT_ONCE // weights.size, 1)
+        step = max(_AT_ONCE // max(weights.size, 1), 1)
         for first in range(0, len(total), step):
             products = values[first : first + step].astype(np.float64)
             products *= weights
