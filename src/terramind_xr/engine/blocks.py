@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from terramind_xr.engine.batches import in_batches
 from terramind_xr.engine.kernel import Array, Field, Kernel, Layer, Mask
-from terramind_xr.engine.merging import Placed, mean_of, merged, summed
+from terramind_xr.engine.merging import Placed, mean_over_passes, merged, summed
 from terramind_xr.engine.tiling import AxisTiling, Interval, TilePlace, Tiling
 
 
@@ -232,10 +232,7 @@ def _run_tiles(
 
     def predict(batch: Sequence[TilePlace]) -> list[Array]:
         return kernel.run(
-            [
-                np.stack([layer.values[..., *window(place, layer.cell)] for place in batch])
-                for layer in layers
-            ],
+            [layer.tiles([window(place, layer.cell) for place in batch]) for layer in layers],
             [np.stack([layer.valid[window(place, layer.cell)] for place in batch]) for layer in layers],
             np.array([(place.y, place.x) for place in batch]),
         )
@@ -368,5 +365,5 @@ def _finish_window(work: Work, index: int, y: Interval, x: Interval, parts: list
         valid[here] = part.valid[there]
         if number in part.sums:
             total[..., *here] += part.sums[number][..., *there]
-    values = mean_of(total, work.tilings[field.cell], field.merge, y, x)
-    return work.kernel.finish(index, values, valid)
+    mean_over_passes(total, work.tilings[field.cell], field.merge, y, x)
+    return work.kernel.finish(index, total.astype(np.float32), valid)

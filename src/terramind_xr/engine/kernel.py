@@ -8,7 +8,7 @@ are tested with trivial ones.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -93,11 +93,33 @@ class Layer:
         (y, x): where it holds data.
     cell
         Pixels along the side of a cell.
+    convert
+        Writes what `run` gets of some values (band, y, x), float32, to its first argument; 0 replaces what is
+        not valid. None where `values` are that already. A conversion that is cheap is best made tile by tile:
+        what is converted twice where tiles overlap costs less than to write the block and read it again.
     """
 
     values: Array
     valid: Mask
     cell: int = 1
+    convert: Callable[[NDArray[np.float32], Array], None] | None = None
+
+    def tiles(self, windows: Sequence[tuple[slice, slice]]) -> Array:
+        """What `run` gets of windows of one shape: (tile, band, y, x)."""
+        parts = [self.values[..., *window] for window in windows]
+        if self.convert is None:
+            return np.stack(parts)
+        result = np.empty((len(parts), *parts[0].shape), np.float32)
+        for to, part, window in zip(result, parts, windows, strict=True):
+            self.convert(to, part)
+            valid = self.valid[window]
+            if not valid.all():
+                np.copyto(to, 0, where=~valid)
+        return result
+
+    def whole(self) -> Array:
+        """What `run` would get of all of it as one tile: (band, y, x)."""
+        return self.values if self.convert is None else self.tiles([(slice(None), slice(None))])[0]
 
 
 class Kernel(Protocol):

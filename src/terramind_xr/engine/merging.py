@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from terramind_xr.engine.kernel import Array
 from terramind_xr.engine.tiling import WEIGHT_ONE, Interval, Merge, TilePlace, Tiling
 
+_AT_ONCE = 1 << 14
+"""Products that are made at once: more would fit no fast cache, and have to be given memory by the system."""
+
 
 @dataclass(frozen=True)
 class Placed:
-    """Prediction of a tile (channel, y, x), where it lies, and its weights along both axes."""
+    """Prediction of a tile (channel, y, x), where it lies, and its weights along both axes, shares of 1."""
 
     y: Interval
     x: Interval
@@ -32,8 +35,8 @@ class Placed:
         return cls(
             Interval(y, y + tiling.y.tile),
             Interval(x, x + tiling.x.tile),
-            tiling.y.weights(place.row, place.shift[0], merge).astype(np.float64),
-            tiling.x.weights(place.col, place.shift[1], merge).astype(np.float64),
+            tiling.y.weights(place.row, place.shift[0], merge) / WEIGHT_ONE,
+            tiling.x.weights(place.col, place.shift[1], merge) / WEIGHT_ONE,
             values,
         )
 
@@ -44,7 +47,7 @@ class Placed:
         if not (self.x.start <= x.start and x.stop <= self.x.stop):
             return None
         rows, cols = y.within(self.y), x.within(self.x)
-        is_alone = self.rows[rows].min() == WEIGHT_ONE == self.cols[cols].min()
+        is_alone = self.rows[rows].min() == 1 == self.cols[cols].min()
         return self.values[:, rows, cols] if is_alone else None
 
     def add_to(self, total: NDArray[np.float64], y: Interval, x: Interval) -> None:
@@ -52,7 +55,12 @@ class Placed:
         down, along = y & self.y, x & self.x
         rows, cols = down.within(self.y), along.within(self.x)
         weights = np.outer(self.rows[rows], self.cols[cols])
-        total[:, down.within(y), along.within(x)] += weights * self.values[:, rows, cols]
+        here, values = total[:, down.within(y), along.within(x)], self.values[:, rows, cols]
+        step = max(_AT_ONCE // max(weights.size, 1), 1)
+        for first in range(0, len(total), step):
+            products = values[first : first + step].astype(np.float64)
+            products *= weights
+            here[first : first + step] += products
 
     def reaches(self, y: Interval, x: Interval) -> bool:
         """Whether it covers something of a window."""
@@ -69,14 +77,12 @@ def summed(tiles: list[Placed], channels: int, y: Interval, x: Interval) -> NDAr
     return total
 
 
-def mean_of(
+def mean_over_passes(
     total: NDArray[np.float64], tiling: Tiling, merge: Merge, y: Interval, x: Interval
-) -> NDArray[np.float32]:
-    """What sums of a window mean: over the weights, and over the passes that reach a pixel."""
-    total = total * WEIGHT_ONE**-2
+) -> None:
+    """Turn sums of a window into means, in place, over the passes that reach a pixel."""
     if merge == "blend" and len(tiling.phases) > 1:
         total /= tiling.passes_at(y, x)
-    return total.astype(np.float32)
 
 
 def merged(
@@ -90,6 +96,7 @@ def merged(
         alone = (tile.alone(y, cols) for tile in (found if len(tiling.phases) == 1 else ()))
         values = next((each for each in alone if each is not None), None)
         if values is None:
-            values = mean_of(summed(found, channels, y, cols), tiling, merge, y, cols)
+            values = summed(found, channels, y, cols)
+            mean_over_passes(values, tiling, merge, y, cols)
         result[..., cols.within(x)] = values
     return result

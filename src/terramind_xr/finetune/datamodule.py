@@ -75,7 +75,7 @@ class LabelledScene:
         ]
         regions = iter(dask.compute(*windows, scheduler="synchronous"))
         layers = {each.name: each.layer(regions) for each in self.inputs}
-        sample = {name: np.moveaxis(layer.values, 0, -1) for name, layer in layers.items()}
+        sample = {name: np.moveaxis(layer.whole(), 0, -1) for name, layer in layers.items()}
         labels = self.labels.read(tile, side, self.scene.extra)
         seen = np.any([layer.valid for layer in layers.values()], axis=0)
         labels[~seen] = IGNORED if self.labels.classes else np.nan

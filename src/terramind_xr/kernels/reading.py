@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from terramind_xr.data.values import check_values
 from terramind_xr.engine import Layer
 from terramind_xr.errors import InputError
 from terramind_xr.facts import PATCH, Modality, modalities
-from terramind_xr.model.scaling import standardize_by
+from terramind_xr.model.scaling import standardize_into
 
 Mask = NDArray[np.bool_]
 
@@ -66,26 +67,6 @@ class KernelInput:
         whole = modalities[self.name]
         return whole.only(self.bands) if self.bands else whole
 
-    def read(self, raw: NDArray[Any], offset: NDArray[Any] | None = None) -> tuple[NDArray[np.float32], Mask]:
-        """Values in model units, offset removed (band, y, x), and where they are valid (y, x)."""
-        values = self.conversion.apply(raw)
-        if offset is not None:
-            values = values - offset.astype(np.float32)
-        elif self.offset:
-            values = values - np.float32(self.offset)
-        valid = np.ones(values.shape[1:], bool)
-        if raw.dtype.kind == "f" or self.conversion.decibel or offset is not None:
-            for band in values:
-                valid &= np.isfinite(band)
-        own = modalities[self.name].nodata
-        if own is not None:
-            # One dark band can be 0 by chance; all of them are not.
-            valid &= ~_everywhere(raw, own)
-        if self.nodata not in (None, own):
-            for band in raw:
-                valid &= band != self.nodata
-        return values, valid
-
     def layer(
         self,
         regions: Iterator[NDArray[Any]],
@@ -99,18 +80,58 @@ class KernelInput:
         raw = next(regions)
         offset = next(regions) if self.offset is None else None
         hidden = next(regions)[0].astype(bool) if self.masked else None
-        values, valid = np.empty(raw.shape, np.float32), np.empty(raw.shape[1:], bool)
-        for first in range(0, raw.shape[1], _ROWS):
-            rows = slice(first, first + _ROWS)
-            read, valid[rows] = self.read(raw[:, rows], None if offset is None else offset[:, rows])
-            standardize_by(mean, std, read, out=values[:, rows])
+        # All of them finite, so that nothing has to be converted to see where there is data.
+        is_plain = raw.dtype.kind in "iu" and not self.conversion.decibel and offset is None
+        if is_plain:
+            values, valid = raw, self._with_data(raw)
+        else:
+            values, valid = np.empty(raw.shape, np.float32), np.empty(raw.shape[1:], bool)
+            for first in range(0, raw.shape[1], _ROWS):
+                rows = slice(first, first + _ROWS)
+                read = self._in_units(raw[:, rows], None if offset is None else offset[:, rows])
+                valid[rows] = self._with_data(raw[:, rows], read)
+                standardize_into(values[:, rows], mean, std, read)
         if hidden is not None:
             valid &= ~hidden
         if self.check:  # what a mask hides may be anything
             check_values(self.name, raw, valid, self.conversion, self.variables, hidden)
+        if is_plain:
+            return Layer(values, valid, convert=partial(self._standardize, mean, std))
         if not valid.all():
             np.copyto(values, 0, where=~valid)
         return Layer(values, valid)
+
+    def _in_units(self, raw: NDArray[Any], offset: NDArray[Any] | None = None) -> NDArray[np.float32]:
+        """Values in model units, offset removed."""
+        values = self.conversion.apply(raw)
+        if offset is not None:
+            return values - offset.astype(np.float32)
+        return values - np.float32(self.offset) if self.offset else values
+
+    def _with_data(self, raw: NDArray[Any], values: NDArray[np.float32] | None = None) -> Mask:
+        """Where all bands hold data (y, x); `values` in model units, if they may be other than finite."""
+        valid = np.ones(raw.shape[1:], bool)
+        for band in () if values is None else values:
+            valid &= np.isfinite(band)
+        own = modalities[self.name].nodata
+        if own is not None:
+            # One dark band can be 0 by chance; all of them are not.
+            valid &= ~_everywhere(raw, own)
+        if self.nodata not in (None, own):
+            for band in raw:
+                valid &= band != self.nodata
+        return valid
+
+    def _standardize(
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        out: NDArray[np.float32],
+        raw: NDArray[np.integer],
+    ) -> None:
+        """Write standardised values of whole numbers to `out`, band by band: one fits a cache."""
+        is_in_units = self.conversion == Conversion() and not self.offset
+        standardize_into(out, mean, std, raw if is_in_units else map(self._in_units, raw))
 
 
 @dataclass(frozen=True)

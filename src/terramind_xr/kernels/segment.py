@@ -80,8 +80,11 @@ class SegmentKernel:
         layers = []
         for each, trained in zip(self.inputs, self.model.inputs, strict=True):
             scale = trained.mean, trained.std
-            dates = [each.layer(queue, scale) for _ in range(self.dates or 1)]
-            values = np.concatenate([date.values for date in dates])
+            if not self.dates:
+                layers.append(each.layer(queue, scale))
+                continue
+            dates = [each.layer(queue, scale) for _ in range(self.dates)]
+            values = np.concatenate([date.whole() for date in dates])
             layers.append(Layer(values, np.any([date.valid for date in dates], axis=0)))
         return layers
 

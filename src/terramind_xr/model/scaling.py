@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,18 +16,25 @@ def standardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.f
 
 
 def standardize_by(
+    mean: tuple[float, ...], std: tuple[float, ...], values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Values (band, …) minus a mean, over a standard deviation, float32."""
+    result = np.empty_like(values)
+    standardize_into(result, mean, std, values)
+    return result
+
+
+def standardize_into(
+    out: NDArray[np.float32],
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    values: NDArray[np.float32],
-    out: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
-    """Values (band, …) minus a mean, over a standard deviation, float32; written to `out`."""
-    result = np.empty_like(values) if out is None else out
-    for band, *numbers, to in zip(values, mean, std, result, strict=True):
+    bands: Iterable[NDArray[np.float32 | np.integer]],
+) -> None:
+    """Write the same of bands to `out` (band, …); whole numbers become float32 on the way."""
+    for band, *numbers, to in zip(bands, mean, std, out, strict=True):
         centre, spread = map(np.float32, numbers)
-        np.subtract(band, centre, out=to)
+        np.subtract(band, centre, out=to, dtype=np.float32, casting="unsafe")
         np.divide(to, spread, out=to)
-    return result
 
 
 def destandardize(modality: Modality, values: NDArray[np.float32]) -> NDArray[np.float32]:
