@@ -171,13 +171,14 @@ class Grid:
     def lies_on_corners(self) -> bool:
         """Whether coordinates are the upper left corners of the pixels of the transform, not their centres.
 
-        The transform outlives a crop, so that whole pixels do not matter.
+        The transform outlives a crop, so that whole pixels do not matter. Of one row or column nothing is
+        told: rioxarray gives it a transform of its own making.
         """
         if self.told is None:
             return False
         parts = []
         for axis, step, edge in ((self.y, self.told.e, self.told.f), (self.x, self.told.a, self.told.c)):
-            if axis.centres is None or not axis.size or not math.isclose(axis.step or 0, step, rel_tol=1e-6):
+            if axis.centres is None or axis.size < 2 or not math.isclose(axis.step or 0, step, rel_tol=1e-6):
                 return False
             parts.append((float(axis.centres[0]) - edge) / step)
         return all(abs(part - round(part)) < 0.01 for part in parts)

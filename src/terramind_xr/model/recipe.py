@@ -81,7 +81,7 @@ class Recipe:
             )
             for kind, file in (("", each.constants), ("_graph", each.graph))
         }
-        return main | {name: file.digest for name, file in self.tokenizers} | converted
+        return main | {name: file.digest for name, file in self.tokenizers if file.digest} | converted
 
 
 @dataclass(frozen=True)
