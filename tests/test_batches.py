@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
@@ -47,6 +47,7 @@ def lazily(kernel):
     return map_tiles([source], kernel, tiling, extra=(), batch_size=8)
 
 
+@settings(max_examples=12)
 @given(tiles=st.integers(0, 40), size=st.integers(1, 12), holds=st.integers(1, 12))
 def test_each_tile_is_run_once_in_order_in_batches_that_fit(tiles, size, holds):
     tried = []

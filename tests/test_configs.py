@@ -133,6 +133,7 @@ print("BUILT", json.dumps(built))
 """
 
 
+@pytest.mark.slow
 def test_terratorch_builds_every_configuration(folder):
     paths = [f"examples/configs/{path.name}" for path in CONFIGS]
     command = [sys.executable, "-W", "ignore", "-c", BUILD]

@@ -31,6 +31,7 @@ def maps(shape, seed=0, none=0.2):
     return made.astype("uint8"), truth.astype("uint8")
 
 
+@settings(max_examples=15)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)),
     chunks=st.tuples(st.integers(1, 40), st.integers(1, 40)),

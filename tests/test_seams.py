@@ -10,7 +10,7 @@ import dask.array
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
@@ -105,6 +105,7 @@ def test_noise_has_neither_seams_nor_patches(overlap, classes):
     assert found.patch == pytest.approx(1, abs=0.02)
 
 
+@settings(max_examples=8)
 @given(
     shape=st.tuples(st.integers(1, 700), st.integers(1, 700)),
     overlap=OVERLAPS,
@@ -130,6 +131,7 @@ def test_places_count_from_the_north_west(shape, overlap, flipped):
     assert (one.seam, one.patch) == (pytest.approx(two.seam), pytest.approx(two.patch))
 
 
+@settings(max_examples=10)
 @given(shape=st.tuples(SIDES, SIDES), overlap=OVERLAPS)
 def test_extra_dims_are_averaged_over(shape, overlap):
     first, second = noise(shape, 0), noise(shape, 1)

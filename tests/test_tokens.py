@@ -188,6 +188,7 @@ def test_nothing_is_read_at_the_call(scene):
         back.compute(scheduler="sync")
 
 
+@pytest.mark.slow
 def test_threads_and_processes_give_the_same_bytes(scene, one_thread, tmp_path):
     from distributed import Client, LocalCluster
 
@@ -219,6 +220,7 @@ def test_files_keep_what_decoding_takes(scene, tokens, tmp_path):
         assert back.rio.transform() == scene.DEM.rio.transform()
 
 
+@pytest.mark.slow
 def test_another_process_decodes_the_same_bytes(tokens, tmp_path):
     tokens.chunk({"y": 10}).terramind.to_zarr(tmp_path / "t.zarr", progress=False)
     code = f"""
