@@ -21,6 +21,8 @@ from terramind_xr.model import weights
 from terramind_xr.model.files import WeightsFile
 from terramind_xr.model.recipe import find
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "cluster.py"
 FAILED = []
 

@@ -29,6 +29,8 @@ from terramind_xr.errors import InputError, OptionError, TerramindWarning, Weigh
 from terramind_xr.raster import to_raster
 from test_resume import SHAPE, TILING, VALUES, files, result, whole, write  # noqa: F401 (a fixture)
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 PATHS = f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
 

@@ -19,6 +19,8 @@ from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import standardize
 from terramind_xr.model.tokens import token_key
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("LULC", "NDVI", "DEM")
 
 
