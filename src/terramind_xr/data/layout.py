@@ -119,9 +119,9 @@ def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> t
     labels, matched = best_labels(data, dim, modalities[modality.name])  # names of other bands are names
     wanted = f"the names of {', '.join(modality.band_names)}"
     if not matched and (labels is None or not labels.is_named):
-        said = f" (only {labels.source}: {_listed(labels.values)})" if labels else ""
-        listed = ", ".join(repr(band) for band in modality.band_names)
-        names = f"[{listed}]" if data.sizes[dim] == len(modality.bands) else "[…]"
+        said = f" (only {labels.source}: {listed(labels.values)})" if labels else ""
+        every = ", ".join(repr(band) for band in modality.band_names)
+        names = f"[{every}]" if data.sizes[dim] == len(modality.bands) else "[…]"
         return [], [Check(
             name, "bands.unnamed", "error", f"{data.sizes[dim]} bands along {dim!r} without names{said}",
             f"{wanted}, as the order alone is not trusted",
@@ -129,7 +129,7 @@ def _positions(data: xr.DataArray, dim: str, modality: Modality, name: str) -> t
             f"or read the file with terramind_xr.open_rasters({{{modality.name!r}: path}}).",
         )]  # fmt: skip
     faults = []
-    found = f"{labels.source}: {_listed(labels.values)}" if labels else "no labels"
+    found = f"{labels.source}: {listed(labels.values)}" if labels else "no labels"
     missing = [band for band in modality.band_names if band not in matched]
     twice = {band: at for band, at in matched.items() if len(at) > 1 and band in modality.band_names}
     if missing:
@@ -293,6 +293,7 @@ def mapping_call(modality: Modality, band: str, variable: str = "my_variable") -
     return f'inputs={{"{modality.name}": {{"{band}": "{variable}"}}}}'
 
 
-def _listed(values: Iterable[Any], most: int = 20) -> str:
+def listed(values: Iterable[Any], most: int = 20) -> str:
+    """Values for a message, the first of them where there are many."""
     every = [str(value) for value in values]
     return ", ".join(every[:most]) + (", …" if len(every) > most else "")

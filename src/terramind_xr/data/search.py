@@ -12,7 +12,7 @@ import xarray as xr
 
 from terramind_xr.data.check import Check
 from terramind_xr.data.labels import band_dim, band_of
-from terramind_xr.data.layout import ModalityInput, Outcome, from_bands, from_variable, mapping_call
+from terramind_xr.data.layout import ModalityInput, Outcome, from_bands, from_variable, listed, mapping_call
 from terramind_xr.data.products import FAMILIES, described, product_of
 from terramind_xr.data.trees import tree_fault
 from terramind_xr.data.units import without_quantities
@@ -362,9 +362,8 @@ def _explicit(ds: xr.Dataset, modality: Modality, request: Source) -> Claim:
     return _one_each(ds, modality, {band: keys for band, keys in rest.items() if keys} | given)
 
 
-def _variables(ds: xr.Dataset, most: int = 20) -> str:
-    keys = [repr(str(key)) for key in ds.data_vars]
-    return (", ".join(keys[:most]) + (", …" if len(keys) > most else "")) or "none at all"
+def _variables(ds: xr.Dataset) -> str:
+    return listed(repr(str(key)) for key in ds.data_vars) or "none at all"
 
 
 def _absent(ds: xr.Dataset, modality: Modality) -> Check:

@@ -181,6 +181,25 @@ def margin(block: Block, row: int, col: int) -> Parts:
     return block.parts[row, col]
 
 
+def _wholes(
+    work: Work, layers: list[Layer], extents: dict[int, tuple[Interval, Interval]]
+) -> dict[int, _Whole]:
+    """Wholes of a block by cell, in which no tile has run yet."""
+    fields, tiling = work.kernel.fields, work.tilings[1]
+    within = tuple(
+        min(extent.stop, axis.size) - extent.start
+        for extent, axis in zip(extents[1], (tiling.y, tiling.x), strict=True)
+    )
+    return {
+        cell: _Whole(
+            *extents[cell],
+            {index: [] for index, field in enumerate(fields) if field.is_raster and field.cell == cell},
+            _valid_in(cell, layers, extents[cell], within),
+        )
+        for cell in dict.fromkeys(field.cell for field in fields if field.is_raster)
+    }
+
+
 def _run_tiles(
     work: Work, row: int, col: int, pieces: list[Pieces]
 ) -> tuple[dict[int, _Whole], dict[int, _Single]]:
@@ -195,24 +214,7 @@ def _run_tiles(
     layers = kernel.load(
         [_region(source, *map(len, extents[cell])) for source, cell in zip(pieces, work.cells, strict=True)]
     )
-    cells = dict.fromkeys(field.cell for field in kernel.fields if field.is_raster)
-    tiling = work.tilings[1]
-    within = tuple(
-        min(extent.stop, axis.size) - extent.start
-        for extent, axis in zip(extents[1], (tiling.y, tiling.x), strict=True)
-    )
-    wholes = {
-        cell: _Whole(
-            *extents[cell],
-            {
-                index: []
-                for index, field in enumerate(kernel.fields)
-                if field.is_raster and field.cell == cell
-            },
-            _valid_in(cell, layers, extents[cell], within),
-        )
-        for cell in cells
-    }
+    wholes = _wholes(work, layers, extents)
     single = {
         index: _Single.of(field, work.tilings[1], row, col)
         for index, field in enumerate(kernel.fields)
