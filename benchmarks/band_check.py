@@ -2,6 +2,7 @@
 
 The scenes are windows of the procedural world, of seeds apart from those that the usual differences of bands
 and the thresholds were taken from (`--fit` prints these). `--real` adds the tiles of TerraMesh, by folder.
+By default a scene is as large as a tile of the model; `--side 64` shows what so little tells.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from numpy.typing import NDArray
 import terramind_xr
 from terramind_xr.data.darkness import shown_by
 from terramind_xr.data.spectrum import ORDER, differences, exchange
-from terramind_xr.facts import modalities
+from terramind_xr.facts import TILE, modalities
 from terramind_xr.synthetic import window
 
 Array = NDArray[Any]
 OPTICAL = ("S2L2A", "S2L1C")
-SIDE = 64
-FIT, TEST = range(0, 200), 10_000
-"""Seeds that thresholds come from, and the first of those that are measured."""
+FIT, FIT_SIDE = range(0, 200), 64
+"""Seeds that thresholds come from, and the side of their scenes."""
+TEST = 10_000
+"""First of the seeds that are measured."""
 
 VISIBLE, NEAR, SHORT = ("B02", "B03", "B04"), ("B07", "B08", "B8A"), ("B11", "B12")
 CLOSE = (("B03", "B04"), ("B02", "B03"), ("B08", "B8A"), ("B04", "B05"), ("B11", "B12"), ("B06", "B07"))
@@ -48,7 +50,7 @@ class Fault:
     says: str
 
 
-def scenes(name: str, seeds: range, side: int = SIDE) -> Iterator[xr.DataArray]:
+def scenes(name: str, seeds: range, side: int) -> Iterator[xr.DataArray]:
     """Windows of many worlds, a third of them without a date, half of them with few clouds."""
     for seed in seeds:
         place = np.random.default_rng(seed).integers(0, 20_000, 2)
@@ -162,7 +164,8 @@ def fit() -> None:
     """Print the usual differences between bands, and the gain that a hundredth of sound scenes exceed."""
     for name in OPTICAL:
         places = [modalities[name].band_names.index(band) for band in ORDER[name]]
-        numbers = [data.values.reshape(len(data), -1).astype(np.float32) for data in scenes(name, FIT, 64)]
+        made = scenes(name, FIT, FIT_SIDE)
+        numbers = [data.values.reshape(len(data), -1).astype(np.float32) for data in made]
         apart = np.median([differences(each[places]) for each in numbers], axis=0)
         rows = [tuple(round(float(value), 3) for value in np.diagonal(apart, step)) for step in (1, 2)]
         gains = [0.0 if (found := exchange(name, modalities[name].band_names, each, 0.0)) is None
@@ -193,6 +196,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=200, help="sound scenes a modality")
+    parser.add_argument("--side", type=int, default=TILE, help="of a scene, in pixels (%(default)s)")
     parser.add_argument("--fit", action="store_true", help="print what the thresholds come from")
     parser.add_argument("--real", type=Path, help="folder of TerraMesh tiles, a folder a modality")
     options = parser.parse_args()
@@ -202,7 +206,7 @@ def main() -> None:
         return
     print("| data | fault | cases | named right | named otherwise | not seen |\n|---|---|---|---|---|---|")
     for name in (*OPTICAL, "S1RTC", "S1GRD"):
-        for row in table(name, list(scenes(name, range(TEST, TEST + options.scenes)))):
+        for row in table(name, list(scenes(name, range(TEST, TEST + options.scenes), options.side))):
             print(row, flush=True)
     if options.real is not None:
         for title, made in real(options.real):

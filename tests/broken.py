@@ -22,7 +22,7 @@ class Fault:
     Parameters
     ----------
     kind
-        Name of the fault; empty where messages have none (masks, options).
+        Name of the fault; empty where messages have none (options).
     title
         What was done to the input.
     make
@@ -419,26 +419,27 @@ MASKS = [
     F("", "unknown codes", clouds, "mask='classes'", "Say which", call={"mask": "classes"},
       fill={"[1, 2]": "[8, 9]"}),
     F("", "codes in words", clouds, "SCL", "whole numbers", 0, call={"mask": {"SCL": ["cloud"]}}),
-    F("", "clouds of radar", lambda: ds(S1, units="dB").assign(SCL=single("LULC", dtype="uint8")),
+    F("mask.inputs", "clouds of radar", lambda: ds(S1, units="dB").assign(SCL=single("LULC", dtype="uint8")),
       "mask='SCL'",
       "name them: mask={'S1RTC': 'SCL'}", call={"mask": "SCL"}),
-    F("", "of no input", clouds, "mask names 'DEM'", "inputs are S2L2A", 0, call={"mask": {"DEM": "SCL"}}),
-    F("", "floats", lambda: masked(lambda m: m.astype("f4")), "mask of S2L2A", "mask > 0",
+    F("mask.inputs", "of no input", clouds, "one for 'DEM'", "inputs: S2L2A", 0,
+      call={"mask": {"DEM": "SCL"}}),
+    F("mask.codes", "floats", lambda: masked(lambda m: m.astype("f4")), "mask of S2L2A", "mask > 0",
       call={"mask": None}),
-    F("", "codes as an array", lambda: masked(lambda m: m.astype("u1") * 8), "mask of S2L2A", "isin",
-      call={"mask": None}),
-    F("", "another place", lambda: masked(lambda m: m.assign_coords(x=m.x + 5)), "mask of S2L2A",
-      "Lay it on the grid", call={"mask": None}),
-    F("", "no coordinates", lambda: masked(lambda m: m.drop_vars(["y", "x"])), "mask of S2L2A",
+    F("mask.codes", "codes as an array", lambda: masked(lambda m: m.astype("u1") * 8), "mask of S2L2A",
+      "isin", call={"mask": None}),
+    F("mask.grid", "another place", lambda: masked(lambda m: m.assign_coords(x=m.x + 5)), "mask of S2L2A",
+      "mask.reindex(", call={"mask": None}),
+    F("mask.places", "no coordinates", lambda: masked(lambda m: m.drop_vars(["y", "x"])), "mask of S2L2A",
       "mask.assign_coords", call={"mask": None}),
-    F("", "layers", lambda: masked(lambda m: m.expand_dims(band=2)), "mask of S2L2A", "mask.any('band')",
-      call={"mask": None}),
-    F("", "dates", lambda: masked(lambda m: m.expand_dims(time=2)), "mask of S2L2A", "mask.any('time')", 2,
-      call={"mask": None}),
-    F("", "another CRS", lambda: masked(lambda m: m.rio.write_crs(32633)), "mask of S2L2A", "reproject_match",
-      call={"mask": None}),
-    F("", "an array of numpy", lambda: masked(np.asarray), "mask of S2L2A", "xr.DataArray(mask, coords=", 0,
-      call={"mask": None}),
+    F("mask.dimensions", "layers", lambda: masked(lambda m: m.expand_dims(band=2)), "mask of S2L2A",
+      "mask.any('band')", call={"mask": None}),
+    F("mask.dimensions", "dates", lambda: masked(lambda m: m.expand_dims(time=2)), "mask of S2L2A",
+      "mask.any('time')", 2, call={"mask": None}),
+    F("mask.grid", "another CRS", lambda: masked(lambda m: m.rio.write_crs(32633)), "mask of S2L2A",
+      ".terramind.align(", call={"mask": None}),
+    F("mask.type", "an array of numpy", lambda: masked(np.asarray), "mask of S2L2A",
+      "xr.DataArray(mask, coords=", 0, call={"mask": None}),
     F("", "offset of 500", ds, "offset is 500", "'auto', 'infer', 0 or 1000", 0, call={"offset": 500}),
 ]  # fmt: skip
 

@@ -103,6 +103,6 @@ def test_the_version_to_cite_is_that_of_the_package():
 def test_each_kind_of_fault_has_its_entry():
     source = "\n".join(path.read_text() for path in (ROOT / "src" / "terramind_xr" / "data").glob("*.py"))
     words = "bands|dimensions|product|shape|dtype|scale|units|metadata|offset|crs|resolution|grid|alignment"
-    kinds = set(re.findall(rf'"((?:{words}|values|sample|tokens|vocabulary|items)\.[a-z]+)"', source))
+    kinds = set(re.findall(rf'"((?:{words}|mask|values|sample|tokens|vocabulary|items)\.[a-z]+)"', source))
     entries = set(re.findall(r"\{ #([a-z]+\.[a-z]+) \}", (ROOT / "docs" / "checks.md").read_text()))
     assert kinds == entries

@@ -139,13 +139,18 @@ def test_what_cannot_be_compared():
     made, truth = (as_map(each) for each in maps((30, 30)))
     for wrong, error, message in (
         (truth.values, OptionError, "truth is a ndarray"),
-        (truth.isel(y=slice(20)), InputError, "another grid.*reproject_match"),
+        (truth.isel(y=slice(20)), InputError, r"another grid.*truth = truth\.terramind\.align\(prediction\)"),
         (truth.assign_coords(y=truth.y + 5), InputError, "another grid"),
         (truth.expand_dims(time=2), InputError, "dim 'time'"),
         (truth.astype(float), InputError, "expected two maps of classes"),
     ):
         with pytest.raises(error, match=message):
             evaluate(made, wrong)
+    moved = truth.assign_coords(y=truth.y + 5)
+    with pytest.raises(InputError) as raised:
+        evaluate(made, moved)
+    assert raised.value.kinds == ("grid.other",)
+    evaluate(made, moved.terramind.align(made))
     with pytest.raises(InputError, match="'LULC' holds the code 9, expected one of 1, 2"):
         evaluate(made, truth, classes={1: "water", 2: "trees", 5: "built"})
     flags = [{"flag_values": list(CLASSES), "flag_meanings": " ".join(names)} for names in ("abcd", "abce")]

@@ -441,7 +441,7 @@ def test_what_is_no_xarray_object_is_refused():
 def test_a_mask_on_another_grid_is_refused(scene):
     with pytest.raises(InputError, match="mask of S2L2A: .*coordinates in the data only"):
         generate(scene, mask=xr.DataArray(np.zeros((10, 10), bool), dims=("y", "x")))
-    with pytest.raises(InputError, match="mask names 'DEM'"):
+    with pytest.raises(InputError, match="one for 'DEM'; expected one for inputs"):
         generate(scene, mask={"DEM": scene.LULC > 0})
 
 

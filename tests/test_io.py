@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import dask.array
 import numpy as np
 import pytest
 import rasterio
 import xarray as xr
 
+import terramind_xr
 from scenes import TILES, plain, single
 from terramind_xr import validate
 from terramind_xr.data import find_inputs
@@ -101,6 +104,18 @@ def test_several_files_on_one_grid(write):
     np.testing.assert_array_equal(ds.S1RTC.values, radar.values)
     assert validate(ds).ok
     assert list(find_inputs(ds)[0]) == ["S2L2A", "S1RTC", "DEM"]
+
+
+def test_files_on_other_grids_are_refused_and_the_printed_line_brings_them_together(write):
+    radar = plain("S1RTC", dtype="float32")
+    wide = xr.concat([radar] * 2, "x").assign_coords(x=500_005 + 5.0 * np.arange(10))
+    paths = {"S2L2A": write(plain("S2L2A"), name="a.tif"), "S1RTC": write(wide, name="b.tif")}
+    with pytest.raises(InputError, match=r"another grid than S2L2A") as raised:
+        open_rasters(paths)
+    line = re.search(r"Bring them onto one: ds = (.*)\.$", str(raised.value)).group(1)
+    ds = eval(line, {"terramind_xr": terramind_xr, "paths": paths})
+    assert dict(ds.sizes) == {"band_S2L2A": 12, "band_S1RTC": 2, "y": 6, "x": 5}
+    assert list(find_inputs(ds)[0]) == ["S2L2A", "S1RTC"]
 
 
 def test_values_come_as_stored(write):

@@ -91,7 +91,8 @@ def _is_of_classes(data: xr.DataArray, classes: Mapping[int, str] | None) -> boo
 def _on_one_grid(prediction: xr.DataArray, truth: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Both maps with the same dims in the same order, the truth turned to the prediction's orientation."""
     grid = Grid.of(prediction)
-    truth = laid_on(truth, grid, what="truth", whose="prediction")
+    remedy = "truth = truth.terramind.align(prediction)"
+    truth = laid_on(truth, grid, what="truth", whose="prediction", remedy=remedy)
     bands, its_bands = band_dim(prediction, grid.dims), band_dim(truth, grid.dims)
     if bands is not None and its_bands is not None and bands != its_bands:  # band and band_S1GRD
         truth = truth.rename({its_bands: bands})

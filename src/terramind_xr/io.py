@@ -77,7 +77,8 @@ def open_rasters(paths: Mapping[str, str | PathLike[str]], chunks: Chunks = 512)
         if how is not None:
             faults.append(
                 f"{name}: {paths[name]} lies on another grid than {first} ({how}); expected one grid. "
-                f"Resample it, for example with .rio.reproject_match({first})."
+                "Bring them onto one: ds = terramind_xr.align({name: terramind_xr.open_rasters({name: path})"
+                "[name] for name, path in paths.items()})."
             )
     if faults:
         raise InputError(faults)

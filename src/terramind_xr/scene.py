@@ -17,6 +17,7 @@ from dask.base import tokenize
 
 from terramind_xr.data import (
     Bands,
+    Check,
     Examined,
     Mask,
     ModalityInput,
@@ -305,7 +306,6 @@ def _refuse_mask_of_tokens(
     if isinstance(mask, Mapping) and not {*mask} & {*tokens}:
         return
     remedy = f"Give masks by input: mask={{{next(iter(inputs))!r}: …}}. " if inputs else ""
-    raise InputError(
-        f"mask: found one for {', '.join(tokens)}, which is given as tokens; expected masks of pixels. "
-        f"{remedy}Patches of tokens are left out where they hold 65535: tokens.where(~hidden, 65535)."
-    )
+    found = f"one for {', '.join(tokens)}, which is given as tokens"
+    remedy += "Patches of tokens are left out where they hold 65535: tokens.where(~hidden, 65535)."
+    raise Check("mask", "mask.inputs", "error", found, "masks of pixels", remedy).as_error()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from terramind_xr.errors import InputError
+
 Status = Literal["ok", "warning", "error"]
 
 
@@ -53,3 +55,7 @@ class Check:
         return " ".join(
             filter(None, (f"{self.variable}: {self.found}{expected}.", self.remedy, f"[{self.kind}]"))
         )
+
+    def as_error(self) -> InputError:
+        """What to raise of it alone; several come together in a report."""
+        return InputError(str(self), [self.kind])

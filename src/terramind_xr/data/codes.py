@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from terramind_xr.data.check import Check
 from terramind_xr.data.layout import ModalityInput
-from terramind_xr.errors import InputError, OptionError
+from terramind_xr.errors import OptionError
 
 SCL_HIDDEN = (0, 1, 3, 8, 9, 10)
 """Codes of Sentinel-2's scene classification that are not to be used: no data, saturated or defective, cloud
@@ -95,8 +96,8 @@ def _of_optical(
 ) -> dict[str, xr.DataArray]:
     optical = [key for key, each in inputs.items() if each.modality.is_optical or key == "RGB"]
     if not optical:
-        raise InputError(
-            f"mask={name!r}: found {', '.join(inputs)}, of which none is optical, and clouds hide no other. "
-            f"To hide them all the same, name them: mask={{{next(iter(inputs), 'S1RTC')!r}: {name!r}}}."
-        )
+        found = f"{', '.join(inputs)}, of which none is optical, and clouds hide no other"
+        line = f"mask={{{next(iter(inputs), 'S1RTC')!r}: {name!r}}}"
+        remedy = f"To hide them all the same, name them: {line}."
+        raise Check(f"mask={name!r}", "mask.inputs", "error", found, "an optical one", remedy).as_error()
     return dict.fromkeys(optical, hidden)

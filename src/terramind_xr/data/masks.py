@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from terramind_xr.data.check import Check
 from terramind_xr.data.labels import band_dim
 from terramind_xr.data.layout import ModalityInput
 from terramind_xr.errors import InputError
@@ -45,72 +46,81 @@ def match_masks(
         return {}
     if isinstance(mask, xr.Dataset) and not mask.data_vars.keys() <= inputs.keys():
         names, first = [str(name) for name in mask.data_vars] or ["nothing"], next(iter(inputs), "S2L2A")
-        raise InputError(
-            f"mask: found a Dataset of {', '.join(names)}, expected a DataArray. Use one variable: "
-            f"mask=ds_mask[{names[0]!r}], or one for each input: mask={{{first!r}: …}}."
-        )
+        raise _fault(
+            "mask", "mask.type", f"a Dataset of {', '.join(names)}", "a DataArray",
+            f"Use one variable: mask=ds_mask[{names[0]!r}], or one for each input: mask={{{first!r}: …}}.",
+        )  # fmt: skip
     masks = dict(mask) if isinstance(mask, Mapping) else dict.fromkeys(inputs, mask)
-    matched, faults = {}, []
+    matched: dict[str, xr.DataArray] = {}
+    faults: dict[str, str] = {}
     for name, each in masks.items():
         try:
             if name not in inputs:
-                listed = ", ".join(inputs)
-                raise InputError(f"mask names {name!r}, which is not an input; inputs are {listed}.")
+                raise _fault(
+                    "mask", "mask.inputs", f"one for {name!r}", f"one for inputs: {', '.join(inputs)}",
+                    f"Leave it out, or use it as an input: inputs=[…, {name!r}].",
+                )  # fmt: skip
             matched[name] = _matched(each, inputs[name])
         except InputError as error:
-            faults += [fault for fault in error.faults if fault not in faults]
+            faults |= zip(error.faults, error.kinds, strict=True)
     if faults:
-        raise InputError(faults)
+        raise InputError(list(faults), list(faults.values()))
     return matched
+
+
+def _fault(title: str, kind: str, found: str, expected: str, remedy: str) -> InputError:
+    return Check(title, kind, "error", found, expected, remedy).as_error()
 
 
 def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
     title, name = f"mask of {given.modality.name}", given.title
     if not isinstance(mask, xr.DataArray):
-        raise InputError(
-            f"{title}: found a {type(mask).__name__}, expected a DataArray on the grid of {name}. Give it "
-            f"the coordinates of the data: xr.DataArray(mask, coords={{{given.y_dim!r}: ds.{given.y_dim}, "
-            f"{given.x_dim!r}: ds.{given.x_dim}}})."
-        )
+        places = f"{given.y_dim!r}: ds.{given.y_dim}, {given.x_dim!r}: ds.{given.x_dim}"
+        raise _fault(
+            title, "mask.type", f"a {type(mask).__name__}", f"a DataArray on the grid of {name}",
+            f"Give it the coordinates of the data: xr.DataArray(mask, coords={{{places}}}).",
+        )  # fmt: skip
     if mask.dtype.kind not in "bui":
-        raise InputError(
-            f"{title}: found {mask.dtype}, expected booleans (True is not used). Convert it: mask > 0, or "
-            "mask.astype(bool)."
-        )
+        raise _fault(
+            title, "mask.codes", f"{mask.dtype}", "booleans (True is not used)",
+            "Convert it: mask > 0, or mask.astype(bool).",
+        )  # fmt: skip
     spatial = given.grid.dims
     layers = band_dim(mask, spatial)
     if layers is not None and mask.sizes[layers] == 1:
         mask = mask.isel({layers: 0}, drop=True)
     elif layers is not None:
-        raise InputError(
-            f"{title}: found {mask.sizes[layers]} layers along {layers!r}, expected one for all bands. "
-            f"Put them together: mask.any({layers!r})."
-        )
+        raise _fault(
+            title, "mask.dimensions", f"{mask.sizes[layers]} layers along {layers!r}", "one for all bands",
+            f"Put them together: mask.any({layers!r}).",
+        )  # fmt: skip
     grid = Grid.find(mask)
     if grid is None or grid.dims != spatial:
-        raise InputError(
-            f"{title}: found dims {tuple(map(str, mask.dims))}, expected those of the grid of {name}, "
-            f"{spatial}. Rename them, or resample the mask to the grid of the data."
-        )
+        raise _fault(
+            title, "mask.dimensions", f"dims {tuple(map(str, mask.dims))}",
+            f"those of the grid of {name}, {spatial}",
+            f"Rename them, or lay it on the grid of the data: {_aligned(mask, given)}.",
+        )  # fmt: skip
     for dim in mask.dims:
         if dim not in given.data.dims:
-            raise InputError(
-                f"{title}: found dim {str(dim)!r}, which {name} does not have; expected some of "
-                f"{tuple(str(each) for each in given.data.dims if each != 'band')}. "
-                f"Select one, mask.isel({dim}=0), or put them together, mask.any({str(dim)!r})."
-            )
+            own = tuple(str(each) for each in given.data.dims if each != "band")
+            raise _fault(
+                title, "mask.dimensions", f"dim {str(dim)!r}, which {name} does not have", f"some of {own}",
+                f"Select one, mask.isel({dim}=0), or put them together, mask.any({str(dim)!r}).",
+            )  # fmt: skip
     for dim in map(str, given.data.dims):
         if dim in mask.coords and mask[dim].ndim == 0 and dim != "band" and given.data.sizes[dim] > 1:
-            raise InputError(
-                f"{title}: found one {dim}, {mask[dim].values}, where {name} has {given.data.sizes[dim]} of "
-                f"them. To use it for every {dim}: mask.drop_vars({dim!r}); else give it one for each."
-            )
+            raise _fault(
+                title, "mask.places", f"one {dim}, {mask[dim].values}",
+                f"the {given.data.sizes[dim]} of {name}",
+                f"To use it for every {dim}: mask.drop_vars({dim!r}); else give it one for each.",
+            )  # fmt: skip
     here, there = given.grid.crs, grid.crs  # one that cannot be read is None, and a finding of its own
     if here is not None and there is not None and here != there:
-        raise InputError(
-            f"{title}: found CRS {there}, expected {here}, that of {name}. Resample it: "
-            f'mask.astype("uint8").rio.reproject_match(ds[{given.variables[0]!r}], nodata=1).'
-        )
+        raise _fault(
+            title, "mask.grid", f"CRS {there}", f"{here}, that of {name}",
+            f"Lay it on the grid of the data: {_aligned(mask, given)}.",
+        )  # fmt: skip
     # Indexing what is lazily indexed by arrays would read it; and nothing is read at the call.
     if not mask.variable._in_memory and mask.chunks is None:
         mask = mask.chunk("auto")
@@ -125,15 +135,21 @@ def _matched(mask: xr.DataArray, given: ModalityInput) -> xr.DataArray:
     return mask.copy(data=mask.data.map_blocks(_as_booleans, told, dtype=bool, meta=np.empty(0, bool)))
 
 
+def _aligned(mask: xr.DataArray, given: ModalityInput) -> str:
+    """The line that lays a mask on the grid of the data; what it does not cover is not used."""
+    booleans = "mask" if mask.dtype.kind == "b" else "mask.astype(bool)"
+    return f"mask = ~(~{booleans}).terramind.align(ds[{given.variables[0]!r}])"
+
+
 def _as_booleans(values: NDArray[Any], told: str) -> NDArray[np.bool_]:
     """Booleans of 0 and 1; other numbers are codes, of which only the user knows which are not to be used."""
     codes = np.unique(values[(values != 0) & (values != 1)])
     if codes.size:
-        raise InputError(
-            f"{told} holds {_listed(codes, 12)}, expected only 0 and 1 (not used) or booleans. Say which "
-            "codes are not to be used: mask.isin([3, 8, 9, 10]) for cloud and its shadow in Sentinel-2's "
-            "SCL, or mask > 0 for all but 0."
-        )
+        raise _fault(
+            told, "mask.codes", _listed(codes, 12), "only 0 and 1 (not used) or booleans",
+            "Say which codes are not to be used: mask.isin([3, 8, 9, 10]) for cloud and its shadow in "
+            "Sentinel-2's SCL, or mask > 0 for all but 0.",
+        )  # fmt: skip
     return values.astype(bool)
 
 
@@ -149,48 +165,47 @@ def _places(mask: xr.DataArray, given: ModalityInput, dim: str, title: str) -> N
             True: f"mask.assign_coords({', '.join(f'{each}=ds.{each}' for each in bare)})",
             False: f"ds = ds.assign_coords({', '.join(f'{each}=mask.{each}' for each in bare)})",
         }
-        raise InputError(
-            f"{title}: {dim!r} has coordinates in the {'data' if wanted else 'mask'} only, so that the "
-            f"places cannot be compared; expected them in both. Assign them: {lines[wanted]}."
-        )
+        raise _fault(
+            title, "mask.places",
+            f"{dim!r} has coordinates in the {'data' if wanted else 'mask'} only, so that the places cannot "
+            "be compared", "them in both", f"Assign them: {lines[wanted]}.",
+        )  # fmt: skip
     if not wanted:
         if mask.sizes[dim] != size:
-            raise InputError(
-                f"{title}: found {mask.sizes[dim]} places along {dim!r}, expected {size}, those of the "
-                "grid. Give both coordinates, or a mask of the same shape."
-            )
+            raise _fault(
+                title, "mask.places", f"{mask.sizes[dim]} places along {dim!r}", f"{size}, those of the grid",
+                "Give both coordinates, or a mask of the same shape.",
+            )  # fmt: skip
         return np.arange(size)
     here, there = data[dim].variable.to_index(), mask[dim].variable.to_index()
     if here.equals(there):  # also where they occur twice, as two acquisitions of one time
         return np.arange(size)
     if not there.is_unique:
-        raise InputError(
-            f"{title}: coordinates along {dim!r} occur twice; expected each once. Select one of each."
-        )
+        raise _fault(
+            title, "mask.places", f"coordinates along {dim!r} occur twice", "each once",
+            f"Select one of each: mask.drop_duplicates({dim!r}).",
+        )  # fmt: skip
     if axis is not None and there.dtype.kind in "iuf":
         places = _nearest(here, there, axis.tolerance)
     else:
         places = there.get_indexer(here)
     missing = here[places < 0]
     if len(missing):
-        raise InputError(
-            f"{title}: found no {dim} {_listed(missing)} (it has {there[0]} to {there[-1]}), expected every "
-            f"one of the grid of the data. {_REMEDY_DATES if axis is None else _nearest_pixels(mask, given)}"
-        )
+        raise _fault(
+            title, "mask.places" if axis is None else "mask.grid",
+            f"no {dim} {_listed(missing)} (it has {there[0]} to {there[-1]})",
+            "every one of the data",
+            "Add what is missing, or select the dates of the data that have a mask." if axis is None
+            else f"Lay it on the grid of the data: {_nearest_pixels(mask, given)}.",
+        )  # fmt: skip
     return np.asarray(places)
 
 
 def _nearest_pixels(mask: xr.DataArray, given: ModalityInput) -> str:
-    """The line that lays a mask on the grid of the data; what it does not cover is not used."""
+    """The same where coordinates alone are compared, with or without a CRS."""
     places = ", ".join(f"{dim}=ds.{dim}" for dim in given.grid.dims)
     step = max((abs(axis.step or 0.0) for axis in Grid.of(mask).axes.values()), default=0.0)
-    return (
-        f'Lay it on the grid of the data: mask.reindex({places}, method="nearest", '
-        f"tolerance={0.501 * step:g}, fill_value=True)."
-    )
-
-
-_REMEDY_DATES = "Add what is missing, or select the dates of the data that have a mask."
+    return f'mask.reindex({places}, method="nearest", tolerance={0.501 * step:g}, fill_value=True)'
 
 
 def _nearest(here: pd.Index, there: pd.Index, tolerance: float) -> NDArray[np.intp]:

@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 
 from terramind_xr.data.check import Check
-from terramind_xr.errors import InputError
 from terramind_xr.grid import Grid
 
 _TOLERATED, _REFUSED = 0.01, 0.05
@@ -16,7 +15,7 @@ _TOLERATED, _REFUSED = 0.01, 0.05
 _CRS_REMEDY = "Write it: ds = ds.rio.write_crs('EPSG:…')."
 
 
-def laid_on(data: xr.DataArray, grid: Grid, *, what: str, whose: str) -> xr.DataArray:
+def laid_on(data: xr.DataArray, grid: Grid, *, what: str, whose: str, remedy: str) -> xr.DataArray:
     """Array that lies on a grid, stored in the grid's orientation.
 
     Parameters
@@ -27,6 +26,8 @@ def laid_on(data: xr.DataArray, grid: Grid, *, what: str, whose: str) -> xr.Data
         Where it is to lie.
     what, whose
         What messages call the array, and what has the grid.
+    remedy
+        The line that lays it there.
 
     Raises
     ------
@@ -38,10 +39,9 @@ def laid_on(data: xr.DataArray, grid: Grid, *, what: str, whose: str) -> xr.Data
     data = data.isel({dim: slice(None, None, -1) for dim in its.dims if dim in turned})
     how = grid.same_as(Grid.of(data))
     if how is not None:
-        raise InputError(
-            f"{what}: {data.name!r} lies on another grid than {whose}: {how}. Lay it there: "
-            f"{what}.rio.reproject_match({whose}) (nearest for classes)."
-        )
+        found = f"{data.name!r} lies on another grid than {whose}: {how}"
+        remedy = f"Lay it there: {remedy}."
+        raise Check(what, "grid.other", "error", found, "the same grid", remedy).as_error()
     return data
 
 

@@ -73,8 +73,7 @@ def as_dataset(obj: xr.Dataset | xr.DataArray, modality: str | None = None) -> x
     if isinstance(obj, xr.Dataset):
         return without_quantities(obj)
     if isinstance(obj, xr.DataTree):
-        fault = tree_fault(obj)
-        raise InputError(str(fault), [fault.kind])
+        raise tree_fault(obj).as_error()
     if not isinstance(obj, xr.DataArray):
         raise InputError(
             f"the input is a {type(obj).__module__}.{type(obj).__qualname__}; expected an xarray Dataset or "

@@ -50,7 +50,8 @@ class Labels:
         OptionError
             Nothing says which classes there are.
         """
-        data = laid_on(data, scene.grid, what="labels", whose="the scene")
+        remedy = "ds = ds.terramind.align()"
+        data = laid_on(data, scene.grid, what="labels", whose="the scene", remedy=remedy)
         data = scene.grid.upright(data)
         for dim in set(data.dims) - set(scene.grid.dims):
             if dim not in scene.extra:
