@@ -233,7 +233,7 @@ def _batch(call: Call, sources: Sequence[Source], y: int, x: int) -> Batch:
         for source in sources
     ]
     layers = call.kernel.load(list(dask.compute(*windows, scheduler="synchronous")))
-    values, valid = [each.values[None] for each in layers], [each.valid[None] for each in layers]
+    values, valid = [each.whole()[None] for each in layers], [each.valid[None] for each in layers]
     return call.kernel.batch(values, valid, np.array([[y, x]], np.int64))
 
 
