@@ -19,14 +19,14 @@ demo: $(VENV)/.installed-test  ## maps of a synthetic scene from any input to an
 	$(PY) examples/quickstart.py
 	$(PY) examples/any_to_any.py --output out/quickstart/any_to_any.png
 
-# Some processes side by side, one thread of torch each.
-TEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n logical --maxprocesses 4 --dist worksteal
+# Some processes side by side, one thread of torch each; a page of docs/ runs whole in one of them.
+TEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 test: $(VENV)/.installed-test  ## the quick tests, doctests included
 	$(TEST)
 
 test-all: $(VENV)/.installed-test  ## every test, the slow ones too
-	$(TEST) -m ''
+	TERRAMIND_XR_TESTS=all $(TEST) -m ''
 
 test-floor:  ## the quick tests on the oldest releases that pyproject.toml allows, in .venv-floor
 	$(MAKE) test VENV=.venv-floor PINS=tests/floor.txt

@@ -18,6 +18,7 @@ from rasterio.crs import CRS
 
 import eopf
 import terramind_xr
+from examples import examples
 from scenes import plain, single, split, unreadable
 from terramind_xr import align, validate
 from terramind_xr.engine import warp as warping
@@ -64,7 +65,7 @@ GRIDS = {
 }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(data=st.data(), kind=st.sampled_from(sorted(GRIDS)))
 def test_chunks_change_no_byte(data, kind):
     given = GRIDS[kind]()
@@ -88,7 +89,7 @@ def test_no_pixel_is_read(kind):
     assert made["coarse"].shape == (24, 24)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     kind=st.sampled_from(sorted(set(GRIDS) - {"codes", "integers"})),
     seed=st.integers(0, 99),

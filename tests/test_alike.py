@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from terramind_xr.facts import modalities
 
 SIZE = 224
@@ -89,7 +90,7 @@ def laid_out(draw, data, order):
 
 
 @given(data=st.data())
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.too_slow])
 def test_one_scene_however_it_is_written_gives_one_map(scene, expected, data):
     draw = data.draw
     numbers, said, added = with_offset(draw, scene)

@@ -12,6 +12,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from scenes import plain, single, split, unreadable
 from terramind_xr.data import as_dataset, find_inputs, lookup
 from terramind_xr.data.labels import band_of
@@ -78,7 +79,7 @@ def relabelled(draw):
 
 
 @given(relabelled(), st.sampled_from(["band", "bands", "common_name", "s2_band"]), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_order_and_names_along_a_dimension_do_not_matter(case, dim, chunked):
     name, data, labels = case
     data = data.rename(name).rename({"band": dim} if dim != "band" else {}).assign_coords({dim: labels})
@@ -88,7 +89,7 @@ def test_order_and_names_along_a_dimension_do_not_matter(case, dim, chunked):
 
 
 @given(relabelled(), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 def test_order_and_names_of_variables_do_not_matter(case, chunked):
     name, data, labels = case
     ds = xr.Dataset({label: data.isel(band=i, drop=True) for i, label in enumerate(labels)})

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from kernels import TrivialKernel
 from terramind_xr import DeviceMemoryError, OptionError, TerramindWarning
 from terramind_xr.engine.batches import in_batches
@@ -47,7 +48,7 @@ def lazily(kernel):
     return map_tiles([source], kernel, tiling, extra=(), batch_size=8)
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(tiles=st.integers(0, 40), size=st.integers(1, 12), holds=st.integers(1, 12))
 def test_each_tile_is_run_once_in_order_in_batches_that_fit(tiles, size, holds):
     tried = []
@@ -103,17 +104,19 @@ def test_what_a_failed_run_held_is_free_before_the_next_one():
     assert len(held) == 6
 
 
+@pytest.mark.slow
 def test_a_client_is_told_what_its_workers_met():
     cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=40)
     with cluster, Client(cluster), pytest.warns(TerramindWarning, match="in batches of 2"):
         dask.compute(*lazily(CrampedKernel(holds=2)))
 
 
+ONE_STEP = {"model": "demo", "diffusion_steps": 1}
 VERBS = {  # what takes the tiles of a batch in each, as which argument; and the call
     "generate": (chain, "encode", 1, lambda ds: ds.terramind.generate("LULC", model="demo")),
     "embed": (features, "encode", 1, lambda ds: ds.terramind.embed(model="demo")),
     "tokenize": (tokens, "tokenize", 2, lambda ds: ds.terramind.tokenize("S2L2A", model="demo")),
-    "reconstruct": (decoding, "in_units", 1, lambda ds: ds.terramind.reconstruct("S2L2A", model="demo")),
+    "reconstruct": (decoding, "in_units", 1, lambda ds: ds.terramind.reconstruct("S2L2A", **ONE_STEP)),
 }
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import finetuned
 import terramind_xr
+from examples import examples
 from scenes import unreadable
 from terramind_xr import OptionError
 from terramind_xr.facts import modalities
@@ -93,7 +94,7 @@ def test_building_reads_no_pixel(scene, checkpoint):
         found.compute(scheduler="sync")
 
 
-@settings(max_examples=4)
+@settings(max_examples=examples(4))
 @given(chunks=st.tuples(st.integers(40, 430), st.integers(40, 250)))
 def test_chunking_changes_no_byte(scene, checkpoint, whole, chunks):
     lazy = scene.chunk({"y": chunks[0], "x": chunks[1]})

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from terramind_xr import InputError, OptionError, WeightsError
 from terramind_xr.georeference import Georeference
 from terramind_xr.grid import Grid
@@ -99,7 +100,7 @@ def upstream_tokenizer(folder):
     return CoordsTokenizer(str(folder / VOCABULARY))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.floats(-180, 180, width=32), st.floats(-90, 90, width=32))
 def test_the_text_is_upstreams(lon, lat):
     import torch
@@ -314,7 +315,7 @@ def test_coordinates_come_one_pair_a_tile(folder, scene):
     xr.testing.assert_equal(backwards.isel(tile_y=slice(None, None, -1)), eager)
 
 
-@settings(max_examples=4)
+@settings(max_examples=examples(4))
 @given(st.integers(60, 500))
 def test_no_chunk_changes_a_pair(folder, scene, size):
     options = {"model": folder, "temperature": 2.0, "seed": 5}

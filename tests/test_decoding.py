@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from terramind_xr import OptionError
 from terramind_xr.engine import Tiling
 from terramind_xr.engine.cost import estimate
@@ -69,7 +70,7 @@ def test_the_expected_code_is_decoded_and_tokens_condition_what_follows():
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-@settings(max_examples=3)
+@settings(max_examples=examples(3))
 @given(data=st.data())
 def test_chunking_changes_no_byte(scene, way, data):
     chunks = {"y": data.draw(st.integers(20, 250)), "x": data.draw(st.integers(20, 290))}
@@ -112,8 +113,9 @@ def test_nodata_stays_nodata(scene, way):
     np.testing.assert_array_equal(np.isnan(result.NDVI), empty)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*no coordinates to measure")
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(
     shape=st.tuples(st.integers(1, 224), st.integers(1, 300)),
     shifts=st.sampled_from([2, 4]),
@@ -162,6 +164,7 @@ def test_tiles_of_further_passes_draw_from_streams_of_their_own():
             assert not torch.equal(first_pass[0], together[tile])
 
 
+@pytest.mark.slow
 def test_blocks_of_a_patch_show_less():
     ds = terramind_xr.synthetic.scene(500, seed=3, modalities=("S2L2A", "LULC")).load()
     ways = [{}, {"decoding": "expected"}, {"decoding": "expected", "shifts": 2}]
@@ -217,7 +220,7 @@ def test_a_plan_counts_the_tiles_of_all_passes(scene):
     assert "shifts" in repr(plans[1])
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     shape=st.tuples(st.integers(1, 2000), st.integers(1, 2000)),
     overlap=st.sampled_from(range(0, 113, 16)),

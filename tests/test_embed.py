@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from scenes import unreadable
 from terramind_xr import InputError, OptionError
 from terramind_xr.conventions import CONVENTIONS, group_attributes
@@ -95,7 +96,7 @@ def test_features_lie_on_the_patch_grid(scene, embedding, dims):
     np.testing.assert_array_equal(found.isel(dict.fromkeys(dims, slice(None, None, -1))), embedding)
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(
     height=st.sampled_from([1, 17, 223, 225, 300]), width=st.integers(1, 250),
     chunks=st.tuples(st.integers(20, 300), st.integers(20, 250)),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from scenes import unreadable
 from terramind_xr import InputError
 
@@ -104,7 +105,7 @@ def test_codes_hold_the_pooled_features(scene, pooled):
     assert float(abs(decoded - pooled).max()) <= codes.attrs["scale_factor"] / 2 * 1.0001
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(
     chunks=st.tuples(st.integers(40, 430), st.integers(40, 250)), dtype=st.sampled_from(["float32", "int8"])
 )

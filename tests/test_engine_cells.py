@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from terramind_xr.engine import Field, Layer, Output, Source, Tiling, map_tiles
 from terramind_xr.engine.tiling import WEIGHT_ONE, AxisTiling, Interval
 from terramind_xr.errors import OptionError
@@ -108,7 +109,7 @@ def nearest_tiles(values, overlap):
     return codes
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(scene=scenes(), overlap=OVERLAPS, block=st.integers(1, 4), batch_size=st.integers(1, 9))
 def test_codes_are_those_of_the_nearest_tile(scene, overlap, block, batch_size):
     values, array = scene
@@ -120,7 +121,7 @@ def test_codes_are_those_of_the_nearest_tile(scene, overlap, block, batch_size):
     np.testing.assert_array_equal(pixels, np.where(np.isnan(values[0]), HOLE, values[0]))
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(shape=SHAPES, overlap=OVERLAPS, block=st.integers(1, 4), chunk=st.integers(3, 40))
 def test_codes_become_pixels(shape, overlap, block, chunk):
     rng = np.random.default_rng(shape[0])
@@ -204,7 +205,7 @@ def averaged(shape, overlap, phases):
     return (total / np.rint(count))[: shape[0], : shape[1]]
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(shape=SHAPES, overlap=OVERLAPS, block=st.integers(1, 3), shifts=st.sampled_from([1, 2, 4]))
 def test_passes_are_averaged(shape, overlap, block, shifts):
     array = da.ones((1, *shape), chunks=(1, 130, 170), dtype="float32")
@@ -216,7 +217,7 @@ def test_passes_are_averaged(shape, overlap, block, shifts):
     )
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(scene=scenes(), overlap=OVERLAPS, shifts=st.sampled_from([2, 4]))
 def test_several_passes_change_no_pixel_of_the_identity(scene, overlap, shifts):
     values, array = scene
@@ -269,7 +270,7 @@ class OneATile:
         return np.where(valid, merged[0], HOLE).astype(np.float32)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(SHAPES, OVERLAPS, st.integers(1, 3), st.sampled_from((1, 2)), st.booleans(), st.integers(50, 400))
 @example((500, 400), 32, 2, 2, False, 300)
 def test_a_value_of_each_tile_belongs_to_that_tile(shape, overlap, block, shifts, alone, chunk):

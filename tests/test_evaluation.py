@@ -8,6 +8,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from terramind_xr import InputError, OptionError, evaluate
 
 CLASSES = {1: "water", 2: "trees", 5: "built", 9: "rangeland"}
@@ -31,7 +32,7 @@ def maps(shape, seed=0, none=0.2):
     return made.astype("uint8"), truth.astype("uint8")
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)),
     chunks=st.tuples(st.integers(1, 40), st.integers(1, 40)),
@@ -101,7 +102,7 @@ def test_errors_of_a_quantity():
     xr.testing.assert_allclose(evaluate(*(each.chunk(y=7) for each in arrays)).compute(), scores)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(order=st.permutations(list(CLASSES)), lazy=st.booleans())
 def test_maps_of_other_codes_are_compared_by_name(order, lazy):
     """A model counts its classes from 0, in the order of its training."""

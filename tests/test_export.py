@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from terramind_xr import InputError, OptionError, WeightsError
+from terramind_xr.facts import modalities
 from terramind_xr.model import compiled, weights
 from terramind_xr.model.decoding import decode_tokens
 from terramind_xr.model.execution import Execution
@@ -63,6 +65,16 @@ def three_tiles(name):
     return np.stack([tokens, np.roll(tokens, 1, axis=0), np.roll(tokens, 3, axis=1)])
 
 
+def test_what_calibrates_are_standardised_tiles():
+    """Needs no OpenVINO: numbers of a tile are those that `generate` gives to the model."""
+    from terramind_xr.api.export import _batches
+    from terramind_xr.model.scaling import standardize
+
+    (batch,) = _batches("demo", "LULC", terramind_xr.synthetic.scene(224, modalities=("S2L2A",)))
+    pixels = terramind_xr.synthetic.scene(224, modalities=("S2L2A",))["S2L2A"].values.astype(np.float32)
+    np.testing.assert_array_equal(batch.pixels["S2L2A"][0], standardize(modalities["S2L2A"], pixels))
+
+
 def test_it_agrees_with_the_model_that_it_was_made_of(exported, scene):
     plain, fast = generate(scene, "demo"), generate(scene, exported)
     assert 0.98 <= float((plain["LULC"] == fast["LULC"]).mean()) < 1  # the converted decoder did run
@@ -74,7 +86,7 @@ def test_it_agrees_with_the_model_that_it_was_made_of(exported, scene):
     assert "terramind_decoder_precision" not in plain["LULC"].attrs
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(chunks=st.tuples(st.integers(60, 290), st.integers(60, 290)), batch=st.integers(1, 5))
 def test_chunks_and_batches_change_no_byte(exported, scene, chunks, batch):
     lazy = scene.chunk({"y": chunks[0], "x": chunks[1]})

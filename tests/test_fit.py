@@ -108,6 +108,7 @@ def test_a_checkpoint_for_segment(scene, tmp_path, way):
         fit(ds, given, tmp_path / "new", **SHORT)
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same(scene, tmp_path):
     weights = []
     for folder in "ab":

@@ -26,9 +26,8 @@ def in_a_fresh_process(script: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def by_precision():
-    """Matmul precision after the first call and after one more batch, and bytes, by what the user had set."""
+def with_precision(choice):
+    """Matmul precision at first, after the first call and after one more batch, and the digest of bytes."""
     script = f"""
 import hashlib, json, torch, terramind_xr
 if {{0!r}} is not None:
@@ -42,16 +41,14 @@ for _ in range(2):
     digest.update(result.LULC.values.tobytes() + result.NDVI.values.tobytes())
 print(json.dumps([seen, digest.hexdigest()]))
 """
-    return {choice: in_a_fresh_process(script.format(choice)) for choice in (None, "high", "medium")}
+    return in_a_fresh_process(script.format(choice))
 
 
-def test_torchs_matmul_precision_is_given_back(by_precision):
-    seen = {choice: precisions for choice, (precisions, _) in by_precision.items()}
-    assert seen == {None: ["highest"] * 3, "high": ["high"] * 3, "medium": ["medium"] * 3}
-
-
-def test_our_bytes_do_not_depend_on_the_users_precision(by_precision):
-    assert len({digest for _, digest in by_precision.values()}) == 1
+@pytest.mark.slow  # test_models has the precision of the start among all that is given back
+def test_torchs_matmul_precision_is_given_back_and_our_bytes_do_not_depend_on_it():
+    seen, digests = zip(*map(with_precision, (None, "high", "medium")), strict=True)
+    assert seen == (["highest"] * 3, ["high"] * 3, ["medium"] * 3)
+    assert len({*digests}) == 1
 
 
 def test_every_switch_of_precision_is_pinned_and_given_back():
@@ -96,6 +93,7 @@ print(json.dumps(faults))
     assert in_a_fresh_process(script) == []
 
 
+@pytest.mark.slow
 def test_loading_a_model_leaves_what_another_thread_does_alone():
     """Variables and filters that another thread sets meanwhile stand, and its random numbers go on."""
     script = f"""

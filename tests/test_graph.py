@@ -17,6 +17,7 @@ from dask.sizeof import sizeof
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from kernels import TrivialKernel, oracle
 from terramind_xr.engine.cost import estimate
 from terramind_xr.engine.graph import Source, map_tiles
@@ -53,7 +54,7 @@ def run(array, kernel, *, overlap, block=4, batch_size=8, extra=(), axes=()):
     return map_tiles([Source(array, axes)], kernel, tiling, extra=extra, batch_size=batch_size)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     scene=scenes(), overlap=OVERLAPS, block=st.integers(1, 4), batch_size=st.integers(1, 9),
     kind=st.sampled_from(["identity", "tile mean", "noise"]),
@@ -71,7 +72,7 @@ def test_equals_the_oracle(scene, overlap, block, batch_size, kind):
     assert blended.shape == lazy[0].shape
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(scene=scenes(), data=st.data(), overlap=OVERLAPS)
 def test_chunks_and_blocks_change_no_byte(scene, data, overlap):
     values, array = scene
@@ -83,7 +84,7 @@ def test_chunks_and_blocks_change_no_byte(scene, data, overlap):
         assert a.tobytes() == b.tobytes()
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(height=st.integers(1, 900), width=st.integers(1, 600), overlap=OVERLAPS)
 def test_blending_a_constant_gives_that_very_constant(height, width, overlap):
     array = da.zeros((1, height, width), dtype="float32")
@@ -199,18 +200,19 @@ def peak_memory(rows, columns, *, in_a_window, crop=0):
 
 def test_peak_memory_does_not_grow_with_the_scene():
     """A longer scene holds no more; a wider one holds the margins of a longer row."""
-    short = peak_memory(4800, 1000, in_a_window=True)
-    long = peak_memory(14_400, 1000, in_a_window=True)
+    short = peak_memory(3200, 700, in_a_window=True)
+    long = peak_memory(9600, 700, in_a_window=True)
     assert long < 2 * short  # three times as long; dask breaks ties at random
-    narrow, wide = (peak_memory(4800, width, in_a_window=True) for width in (2000, 8000))
+    narrow, wide = (peak_memory(2400, width, in_a_window=True) for width in (1000, 4000))
     assert wide < 3 * narrow
     # Left to dask's own order, it does grow: the window is what bounds it.
-    assert peak_memory(14_400, 1000, in_a_window=False) > 2 * long
+    assert peak_memory(9600, 700, in_a_window=False) > 2 * long
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_crop_does_not_grow_with_the_scene():
     """Its chunks, cut anew, wait for a row of blocks."""
-    short, long = (peak_memory(rows, 1000, in_a_window=True, crop=100) for rows in (4800, 14_400))
+    short, long = (peak_memory(rows, 700, in_a_window=True, crop=100) for rows in (3200, 9600))
     assert long < 2 * short
 
 

@@ -10,6 +10,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from scenes import plain, single
 from terramind_xr import validate
 from terramind_xr.errors import InputError
@@ -45,7 +46,7 @@ def raster(grid):
     return grid.assign(xr.DataArray(np.zeros(grid.shape, "uint16"), dims=grid.dims, name="tokens"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(SIDES, SIDES, FLIPS, st.sampled_from([1, 3, 16]))
 def test_patches_lie_at_the_mean_place_of_their_pixels(height, width, flips, size):
     data = scene(height, width, flips)
@@ -57,7 +58,7 @@ def test_patches_lie_at_the_mean_place_of_their_pixels(height, width, flips, siz
     assert grid.crs == data.rio.crs
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.integers(2, 70), st.integers(2, 70), FLIPS)
 def test_rioxarray_finds_the_patches_at_the_north_west_corner_of_the_scene(height, width, flips):
     data = scene(height, width, flips)
@@ -78,7 +79,7 @@ def test_rioxarray_finds_the_patches_at_the_north_west_corner_of_the_scene(heigh
     assert Grid.of(patches).same_as(Grid.of(data).patches()) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.integers(17, 70), FLIPS)
 def test_the_orientation_of_the_scene_is_that_of_its_patches(side, flips):
     data = scene(side, side, flips)

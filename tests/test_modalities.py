@@ -47,6 +47,7 @@ def test_land_cover_codes_are_their_positions():
     assert len({each.color for each in lulc_classes}) == len({each.name for each in lulc_classes}) == 10
 
 
+@pytest.mark.slow
 def test_tokens_are_the_same_in_another_process():
     code = (
         "from dask.base import tokenize; from terramind_xr.facts import modalities;"

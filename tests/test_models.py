@@ -65,6 +65,7 @@ def test_the_hubs_cache_is_found_offline_with_revision_and_digest(cached, releas
     assert len(pickle.dumps(recipe)) < 2000
 
 
+@pytest.mark.slow
 def test_generation_from_the_hubs_cache_in_a_fresh_process(home):
     """The environment's HF_HOME and HF_HUB_OFFLINE are all that a user sets."""
     script = (
@@ -112,7 +113,7 @@ def endpoint():
             connection.close()
 
 
-@pytest.mark.parametrize(("offline", "attempts"), [("0", 1), ("1", 0)])
+@pytest.mark.parametrize(("offline", "attempts"), [pytest.param("0", 1, marks=pytest.mark.slow), ("1", 0)])
 def test_a_hub_that_does_not_answer_is_asked_once(endpoint, offline, attempts, tmp_path):
     script = (
         "from terramind_xr.model.recipe import find\n"
@@ -424,6 +425,7 @@ def state():
     return (dict(os.environ), list(warnings.filters), random.getstate(), torch.get_rng_state().tolist(),
             str(np.random.get_state()), torch.get_num_threads(), torch.get_default_dtype(),
             torch.get_float32_matmul_precision())
+torch.set_float32_matmul_precision("high")
 before = state()
 terramind_xr.synthetic.scene(64).terramind.generate(["LULC", "NDVI"], model="demo").compute(scheduler="sync")
 after = state()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from terramind_xr import OptionError
 from terramind_xr.api import calibration
 from terramind_xr.kernels import GenerateKernel
@@ -68,7 +69,7 @@ def test_the_model_counts_as_it_is_loaded(scene, released):
 LIMITS = st.integers(1_300 * MIB, 2_000 * MIB)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     limits=st.tuples(LIMITS, LIMITS),
     threads=st.integers(1, 2),

@@ -24,6 +24,8 @@ from terramind_xr.plotting import LARGEST_SIDE, plot
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
+from examples import examples
+
 S2_BANDS = list(modalities["S2L2A"].band_names)
 
 
@@ -249,7 +251,7 @@ def test_rows_and_columns_with_names_are_counted():
     coordinates=st.booleans(),
 )
 @example(name="NDVI", height=3, width=6, coordinates=True)
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_a_plain_savefig_cuts_nothing_off(own_figure, name, height, width, coordinates):
     values = np.arange(height * width).reshape(height, width) % 10
     picture = array(values, name, time=np.datetime64("2024-06-01", "ns"))
@@ -266,6 +268,7 @@ def test_a_plain_savefig_cuts_nothing_off(own_figure, name, height, width, coord
         assert frame.y0 <= box.y0 <= box.y1 <= frame.y1
 
 
+@pytest.mark.slow
 def test_a_large_scene_is_thinned_before_it_is_drawn():
     side = 20_000
     lazy = dask.array.zeros((side, side), chunks=1000, dtype="uint8") + np.uint8(1)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from terramind_xr import OptionError
 from terramind_xr.facts import modalities
 from terramind_xr.model import chain, weights
@@ -62,7 +63,7 @@ def test_logits_are_computed_in_full_precision(scene, monkeypatch):
     assert (logits != logits.bfloat16()).any()
 
 
-@settings(max_examples=4)
+@settings(max_examples=examples(4))
 @given(chunks=st.tuples(st.integers(60, 290), st.integers(60, 290)), workers=st.integers(1, 3))
 def test_chunks_and_threads_change_no_byte_in_half_precision(scene, chunks, workers):
     lazy = scene.chunk({"y": chunks[0], "x": chunks[1]})

@@ -128,7 +128,7 @@ def test_a_model_is_said_to_load(seen, monkeypatch):
     waits = []
     counting = Progress.counting
     monkeypatch.setattr(
-        Progress, "counting", lambda self, *args: waits.append(args[2]) or counting(self, *args)
+        Progress, "counting", lambda self, keys: waits.append(self.waits_for) or counting(self, keys)
     )
     scene.terramind.generate("LULC", model="demo").terramind.to_zarr(MemoryStore())
     assert waits == ["the model loads, the first blocks run"]
@@ -165,10 +165,15 @@ def test_to_raster_tells_as_well(seen, tmp_path):
 def test_on_a_cluster_the_client_is_asked(seen):
     states = {key: SimpleNamespace(status="finished" if key < 3 else "pending") for key in range(9)}
     client = SimpleNamespace(futures=states)  # which does not know of the last ones yet
-    with Progress("run", 12) as bar, bar.counting(range(12), client):
+    with Progress("run", 12) as bar:
+        bar.begun(client, range(7))
+        bar.begun(client, range(7, 12))  # the next region, while the first is at work
         assert (bar.standing().done, bar.standing().total) == (3, 12)
         states[0].status = "lost"  # with its worker
         assert bar.standing().done == 2
+        bar.ended(range(7))
+        assert bar.standing().done == 7
+        bar.ended(range(7, 12))
     assert seen.closed[0].done == 12
 
 

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from kernels import TrivialKernel
 from scenes import axes, plain, single
 from terramind_xr import raster
@@ -242,7 +243,7 @@ def arrays(draw):
     return array, turned.chunk(cut)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(case=arrays())
 def test_chunks_order_and_orientation_change_no_byte(case, tmp_path_factory):
     expected, given_ = case
@@ -502,6 +503,7 @@ def peak_memory(rows, path):
     return peak
 
 
+@pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_scene(tmp_path):
     short, long = (peak_memory(rows, tmp_path / "map.tif") for rows in (4800, 14_400))
     assert long < 2 * short

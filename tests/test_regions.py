@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import pickle
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
+from examples import examples
 from kernels import TrivialKernel
 from terramind_xr.api.to_zarr import to_zarr
 from terramind_xr.engine import Field, Output, Source, Tiling, map_tiles, regions
@@ -28,6 +30,27 @@ from terramind_xr.errors import TerramindWarning
 
 RAN: collections.Counter = collections.Counter()
 READ: collections.Counter = collections.Counter()
+
+
+@dataclass(frozen=True)
+class Waiting(TrivialKernel):
+    """Its last tile of a region waits for a tile of the next one."""
+
+    folder: str = ""
+
+    def run(self, pixels, valid, places):
+        for y in {int(y) for y, _ in places}:
+            if y == LATE:
+                limit = time.monotonic() + 60
+                while not any(Path(self.folder).iterdir()):
+                    assert time.monotonic() < limit, "no tile of the next region was run"
+                    time.sleep(0.01)
+            elif y >= LATE + 3 * 192:
+                (Path(self.folder) / str(y)).touch()
+        return super().run(pixels, valid, places)
+
+
+LATE = 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +137,7 @@ def number_of_regions(ds, most):
 # The tasks of a layer.
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(
     shape=st.tuples(st.integers(1, 700), st.integers(1, 500)), times=st.integers(0, 2),
     chunk=st.integers(30, 400), overlap=st.sampled_from([0, 32, 112]), shifts=st.sampled_from([1, 2]),
@@ -166,7 +189,7 @@ def test_results_are_used_as_any_other_array():
 # Regions.
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(
     shape=st.tuples(st.integers(300, 900), st.integers(200, 400)), times=st.integers(0, 2),
     span=st.integers(1, 3), chunk=st.integers(80, 500), overlap=st.sampled_from([0, 32, 112]),
@@ -265,6 +288,7 @@ def peak(ds, most):
     return found
 
 
+@pytest.mark.slow
 def test_regions_hold_no_more_than_one_graph_does():
     ds = dataset(da.ones((1, 6000, 1500), chunks=(1, 300, 310), dtype="float32") + 1)
     one = peak(ds, 10**9)
@@ -283,7 +307,7 @@ def cluster():
         yield client
 
 
-@pytest.mark.parametrize("times", [0, 2])
+@pytest.mark.parametrize("times", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_cluster_hands_on_what_its_workers_hold(times, cluster, tmp_path):
     extra = (times,) if times else ()
     shape = (*extra, 1, 1300, 400)
@@ -300,3 +324,18 @@ def test_a_cluster_hands_on_what_its_workers_hold(times, cluster, tmp_path):
     assert {*ran.values()} == {max(times, 1)}
     assert not cluster.futures
     RAN.clear()
+
+
+def test_no_worker_of_a_cluster_waits_for_the_end_of_a_region(cluster, tmp_path):
+    """One of two workers is held up at the start of a region; the other goes on with the next one."""
+    tiling = Tiling.of((4000, 224), overlap=32, block=1)
+    source = Source(da.ones((1, 4000, 224), chunks=(1, 400, 224), dtype="float32") + 1)
+    found, *_ = map_tiles([source], Waiting("identity", folder=str(tmp_path)), tiling)
+    writing = found.map_blocks(lambda chunk: None, meta=np.empty((0, 0, 0)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regions, "CHUNKS", 6)  # three rows of blocks
+        compute_in_window([writing], Progress("", 1, shown=False))
+    limit = time.monotonic() + 30
+    while cluster.futures:  # they are released a moment later
+        assert time.monotonic() < limit, cluster.futures
+        time.sleep(0.01)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 import terramind_xr
+from examples import examples
 from kernels import TrivialKernel
 from scenes import axes
 from terramind_xr.api.to_zarr import to_zarr
@@ -199,7 +200,7 @@ DAMAGE = st.sampled_from(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(data=st.data())
 def test_whatever_is_lost_or_damaged_is_computed_again(data, before_the_root, whole):
     """Chunks and marks may be there in any combination, in any state: power may have failed."""
@@ -529,7 +530,7 @@ def test_several_outputs_of_a_turned_scene_with_a_mask_are_gone_on_with(tmp_path
 
     def maps(hidden):
         mask = xr.zeros_like(turned["S2L2A"].isel(band=0, drop=True), bool) | (turned.x > hidden)
-        return turned.terramind.generate(["LULC", "NDVI"], model="demo", mask=mask)
+        return turned.terramind.generate(["LULC", "NDVI"], model="demo", mask=mask, diffusion_steps=1)
 
     middle = float(turned.x.mean())
     with terramind_xr.set_options(block=1):
@@ -567,6 +568,7 @@ print(json.dumps([each.encoding[ORIGIN].plan for each in made]))
 """
 
 
+@pytest.mark.slow
 def test_plans_are_the_same_in_every_process():
     code = [sys.executable, "-W", "ignore", "-c", PLANS]
     first, second = (

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from scenes import TILES, axes, split
 from terramind_xr.data.darkness import shown_by
 from terramind_xr.data.sampling import SIDE, starts
@@ -100,7 +101,7 @@ def _report_of_the_whole():
     return repr(terramind_xr.validate(made("S2L2A"), sample=True))
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(st.integers(31, 128), st.integers(31, 128), st.booleans())
 def test_chunks_and_orientation_change_nothing(height, width, backwards):
     whole = made("S2L2A")

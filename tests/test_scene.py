@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from scenes import unreadable
 from terramind_xr import InputError, OptionError
 from terramind_xr.scene import Scene
@@ -73,7 +74,7 @@ def test_rows_that_are_counted_run_down(scene, expected):
     np.testing.assert_array_equal(result, expected)
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(
     flips=st.tuples(st.booleans(), st.booleans()),
     margin=st.tuples(st.integers(0, 20), st.integers(0, 20)),

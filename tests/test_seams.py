@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from terramind_xr import InputError, OptionError, Plan, seam_index
 from terramind_xr.engine.tiling import AxisTiling
 
@@ -105,7 +106,7 @@ def test_noise_has_neither_seams_nor_patches(overlap, classes):
     assert found.patch == pytest.approx(1, abs=0.02)
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(
     shape=st.tuples(st.integers(1, 700), st.integers(1, 700)),
     overlap=OVERLAPS,
@@ -131,7 +132,7 @@ def test_places_count_from_the_north_west(shape, overlap, flipped):
     assert (one.seam, one.patch) == (pytest.approx(two.seam), pytest.approx(two.patch))
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(shape=st.tuples(SIDES, SIDES), overlap=OVERLAPS)
 def test_extra_dims_are_averaged_over(shape, overlap):
     first, second = noise(shape, 0), noise(shape, 1)
@@ -200,6 +201,7 @@ def test_a_constant_has_nothing_to_compare():
     assert seam_index(as_map(steps(shape, patches(shape))), plan_of(shape)).patch == math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opened_with", [{"chunks": {}}, {"chunks": None}])
 def test_the_map_is_never_whole_in_memory(opened_with, tmp_path):
     shape = (2000, 2000)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import finetuned
 import terramind_xr
+from examples import examples
 from scenes import unreadable
 from terramind_xr import InputError, OptionError, TerramindWarning, WeightsError
 from terramind_xr.facts import modalities
@@ -336,7 +337,7 @@ def test_building_reads_no_pixel(scene, checkpoint):
 _whole = {}
 
 
-@settings(max_examples=5)
+@settings(max_examples=examples(5))
 @given(chunks=st.tuples(st.integers(40, 300), st.integers(40, 250), st.integers(1, 12)))
 def test_chunking_changes_no_byte(scene, checkpoint, chunks):
     if not _whole:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from terramind_xr import OptionError
 from terramind_xr.model import decoding, solvers, weights
 from terramind_xr.model.execution import Execution, session
@@ -163,7 +164,7 @@ def reference(scene, solver):
 
 
 @pytest.mark.parametrize("solver", OTHERS)
-@settings(max_examples=3)
+@settings(max_examples=examples(3))
 @given(chunks=st.tuples(st.integers(20, 250), st.integers(20, 290)))
 def test_chunking_changes_no_byte(scene, solver, chunks):
     lazy = generate(scene.chunk({"y": chunks[0], "x": chunks[1]}), solver=solver)

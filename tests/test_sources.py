@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from scenes import TILES, axes, plain, split, unreadable
 from source_files import FOLDER, load
 from terramind_xr.data import as_dataset, find_inputs
@@ -189,7 +190,7 @@ SPELLINGS = {
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_every_spelling_and_order_of_items_says_the_same(data):
     """Items in any order, with others among them, as dicts or of pystac."""
     times = np.array(["2021-03-01T10:00:00", "2022-03-01T10:00:00", "2023-03-01T10:00:00"], "datetime64[ns]")

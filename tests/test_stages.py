@@ -25,7 +25,6 @@ PLACES = np.array([[0, 0], [0, 192], [192, 64]])
 NODATA = 65535
 CPU = Execution(device="cpu")
 TOKENIZED = sorted(name for name, modality in modalities.items() if modality.codebook)
-EACH = [pytest.param(name, marks=() if name == "LULC" else pytest.mark.slow) for name in TOKENIZED]
 
 
 def pixels(name, tiles=3):
@@ -89,7 +88,8 @@ def tokenizer_of(released, tmp_path):
         weights._load_tokenizer.cache_clear()  # a gigabyte each
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.slow  # of full size; test_parity has land cover's pixels, test_demo the tokens
+@pytest.mark.parametrize("name", TOKENIZED)
 def test_tokens_and_pixels_are_those_of_upstreams_tokenizer(tokenizer_of, name, monkeypatch):
     """Codes to the bit; pixels of a diffusion decoder from the same noise, as upstream draws it."""
     folder, theirs = tokenizer_of(name)
@@ -168,6 +168,7 @@ def test_the_expected_code_is_the_mean_over_the_tokens():
     assert torch.equal(alone, codes[1:2])
 
 
+@pytest.mark.slow
 def test_tokens_as_input_condition_as_the_pixels_do(released):
     """And without the tokenizer: its file is not even named."""
     recipe, alone = find(released, ["LULC"]), find(released, [])

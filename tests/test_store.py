@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
+from examples import examples
 from kernels import TrivialKernel
 from scenes import axes
 from terramind_xr.api.to_zarr import to_zarr
@@ -174,7 +175,7 @@ def chunked(draw):
     return raster(numbers(*shape), chunks=tuple(tuple(np.diff(axis).tolist()) for axis in borders))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(array=chunked())
 def test_chunks_of_any_sizes_become_the_largest_of_them(array):
     stored = write(array)
@@ -253,7 +254,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(values=st.tuples(JSON, JSON), is_lazy=st.booleans())
 def test_coordinates_of_objects_become_json_and_all_else_stays(values, is_lazy):
     array = raster(numbers(2, 20, 20), chunks=20).assign_coords(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import finetuned
 import terramind_xr
+from examples import examples
 from scenes import unreadable
 from terramind_xr import InputError, OptionError, TerramindWarning
 from terramind_xr.facts import modalities
@@ -94,6 +95,7 @@ def test_subsets_of_dates_and_bands(tile, tmp_path, one_thread):
     np.testing.assert_allclose(tile.terramind.segment(path, probabilities=True), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_dates_are_thought_about(scene, tile, tmp_path, one_thread):
     task, path = temporal(tmp_path, "mean", backbone="terramind_xr_demo_tim")
     found = tile.terramind.segment(path, probabilities=True)
@@ -131,7 +133,7 @@ def test_means_of_the_data_module_for_crops_are_taken(tile, tmp_path, one_thread
 _whole = {}
 
 
-@settings(max_examples=4)
+@settings(max_examples=examples(4))
 @given(chunks=st.tuples(st.integers(1, 3), st.integers(40, 300), st.integers(40, 250)))
 def test_chunking_changes_no_byte(scene, checkpoint, chunks):
     if not _whole:

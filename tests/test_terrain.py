@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from examples import examples
 from terramind_xr.synthetic import terrain
 from terramind_xr.synthetic.rivers import Box
 
@@ -33,7 +34,7 @@ def reliefs() -> list[terrain.Relief]:
     height=st.integers(1, SIDE),
     width=st.integers(1, SIDE),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_every_window_equals_the_same_crop_of_a_larger_one(whole, y, x, height, width):
     height, width = min(height, SIDE - y), min(width, SIDE - x)
     part = terrain.relief(3, NORTH + y, WEST + x, height, width)

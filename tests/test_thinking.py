@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import finetuned
 import terramind_xr
+from examples import examples
 from scenes import unreadable
 from terramind_xr import OptionError
 from terramind_xr.facts import modalities
@@ -108,7 +109,7 @@ def test_released_shapes_with_their_tokenizer(tile, tmp_path, one_thread):
 _whole = {}
 
 
-@settings(max_examples=4)
+@settings(max_examples=examples(4))
 @given(
     chunks=st.tuples(st.integers(40, 300), st.integers(40, 250), st.integers(1, 12)),
     batch_size=st.integers(1, 4),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from scenes import unreadable
 from terramind_xr import InputError, OptionError, WeightsError
 from terramind_xr.model import recipe
@@ -108,7 +109,7 @@ def test_tokens_are_found_like_pixels(scene, tokens):
     assert ds.terramind.plan("LULC").inputs == ("S2L2A", "DEM")
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(
     chunks=st.tuples(st.integers(30, 300), st.integers(30, 250)),
     patches=st.tuples(st.integers(1, 19), st.integers(1, 16)),

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from scenes import unreadable
 from terramind_xr import InputError, OptionError
 from terramind_xr.facts import modalities
@@ -81,7 +82,7 @@ def test_tokens_lie_on_the_patch_grid(scene, dims):
     np.testing.assert_array_equal(found.isel(dict.fromkeys(dims, slice(None, None, -1))), upright)
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(
     height=st.sampled_from([1, 15, 17, 223, 225, 241, 300]), width=st.integers(1, 250),
     chunks=st.tuples(st.integers(20, 300), st.integers(20, 250)), batch_size=st.integers(1, 5),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import terramind_xr
+from examples import examples
 from terramind_xr.data.units import Conversion, conversion
 from terramind_xr.data.values import FEWEST, check_values, suspicion
 from terramind_xr.errors import InputError, OptionError
@@ -187,7 +188,7 @@ def test_what_is_sound_passes(case):
     st.sampled_from(sorted(fault for fault, case in FAULTS.items() if case[0] != "LULC")),
     st.integers(0, SIDE * SIDE),
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_few_valid_pixels_conclude_nothing(fault, count):
     name, make, units, _ = FAULTS[fault]
     raw = make()
@@ -201,7 +202,7 @@ def test_few_valid_pixels_conclude_nothing(fault, count):
 
 
 @given(st.integers(0, 65_535), st.integers(0, 1000), st.floats(0.5, 60_000), st.integers(0, 2**32 - 1))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_integers_are_never_taken_for_reflectance(low, spread, scale, seed):
     rng = np.random.default_rng(seed)
     numbers = rng.integers(low, low + spread + 1, (12, 300))
@@ -240,7 +241,7 @@ def kernel(each):
     st.integers(1, SIDE * SIDE),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_infinite_numbers_are_refused_wherever_they_are_not_hidden(name, number, count, seed):
     """One is enough, in one band; not so where the pixel is no data anyway, or masked."""
     rng = np.random.default_rng(seed)

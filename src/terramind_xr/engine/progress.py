@@ -81,8 +81,9 @@ def square_kilometres(grid: Grid | None, scenes: int = 1) -> float | None:
 class Progress:
     """What a run tells of itself, while the context lasts.
 
-    Whoever finishes blocks says so by `done`, or has `counting` count the tasks of a call of the scheduler.
-    A fault of the display ends the display, not the run.
+    Whoever finishes blocks says so by `done`, has `counting` count the tasks of a call of the scheduler, or
+    tells what has `begun` on a cluster and what has `ended` there. `waits_for` may say what is at work until
+    the first one is done. A fault of the display ends the display, not the run.
 
     Parameters
     ----------
@@ -103,8 +104,9 @@ class Progress:
     ) -> None:
         self._title, self._total, self._before, self._area, self._shown = title, total, before, area, shown
         self._count = 0
-        self._running: tuple[Any, Collection[Any]] | None = None  # client of a cluster, and keys there
-        self._waits_for = "the first blocks run"
+        self._client: Any = None  # of a cluster
+        self._running: set[Any] = set()  # keys there
+        self.waits_for = "the first blocks run"
         # When blocks were seen to be done for the first and the last time, and how many: loading is no rate.
         self._first: tuple[float, int] | None = None
         self._last = 0.0, 0
@@ -127,18 +129,26 @@ class Progress:
         with self._lock:
             self._count += count
 
+    def begun(self, client: Any, keys: Collection[Any]) -> None:
+        """Tasks, of which each finishes a block, were handed to a cluster."""
+        with self._lock:
+            self._client = client
+            self._running.update(keys)
+
+    def ended(self, keys: Collection[Any]) -> None:
+        """All of these are finished there."""
+        with self._lock:
+            self._running.difference_update(keys)
+            self._count += len(keys)
+
     @contextlib.contextmanager
-    def counting(self, keys: Collection[Any], client: Any = None, waits_for: str = "") -> Iterator[set[Any]]:
+    def counting(self, keys: Collection[Any]) -> Iterator[set[Any]]:
         """Count the tasks with these keys, of a call of the scheduler in this context, as blocks.
 
         Parameters
         ----------
         keys
             Each finishes a block.
-        client
-            Of the cluster that runs them; None where a scheduler of this process does.
-        waits_for
-            What is at work until the first one is done.
 
         Yields
         ------
@@ -146,26 +156,17 @@ class Progress:
             Callbacks of dask, for a scheduler of this process.
         """
         wanted = frozenset(keys)
-        self._waits_for = waits_for or self._waits_for
 
         def posttask(key: Any, *_: Any) -> None:
             if key in wanted:
                 self.done()
 
-        if client is None:
-            yield {Callback(posttask=posttask)._callback} if self._shown else set()
-            return
-        self._running = client, wanted
-        try:
-            yield set()
-            self.done(len(wanted))
-        finally:
-            self._running = None
+        yield {Callback(posttask=posttask)._callback} if self._shown else set()
 
     def standing(self) -> Standing:
         """How far it is now."""
-        running = self._running
-        count = self._count + (_finished_on(*running) if running else 0)
+        with self._lock:
+            count = self._count + _finished_on(self._client, self._running)
         now = time.monotonic()
         if count != self._last[1]:
             self._last = now, count
@@ -178,7 +179,7 @@ class Progress:
             now - self._start,
             blocks / seconds if seconds > 0 and blocks > 0 else None,
             self._area,
-            "" if count else self._waits_for,
+            "" if count else self.waits_for,
         )
 
     def _show(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Collection
 from typing import Any
@@ -31,43 +32,79 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
     threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
     token = uuid.uuid4().hex
     held: dict[Any, Any] = {}  # what one region hands to the next: results, or futures of a cluster
-    for region in in_regions(writing, done):
-        passed = {key: held[key] for key in region.handed if key in region.given}
-        handed = [key for key in region.handed if key not in region.given]
-        tasks = with_places(region.tasks)
-        if client is None:
-            frees = is_in_this_process(writing[0])
-            tasks |= {
-                # Taken out by the task, so that it can be freed before the region ends.
-                key: Task(key, held.pop, key) if frees and key not in passed else DataNode(key, held[key])
-                for key in region.given
-            }
-        # Twice the threads: wide enough to keep every one at work.
-        graph, keys = in_window(
-            tasks, [*region.keys, *handed], ahead=2 * threads, run=token, given=region.given
-        )
-        waits_for = "the model loads, the first blocks run" if works_of(tasks) else ""
-        with progress.counting(keys[: len(region.keys)], client, waits_for) as callbacks:
-            if client is None:
-                # Handed over, not entered: entered callbacks count what other threads compute as well.
-                results = run(graph, keys, callbacks=Callback.active | callbacks)
+    with contextlib.nullcontext() if client is None else _Cluster(client, progress) as cluster:
+        for region in in_regions(writing, done):
+            passed = {key: held[key] for key in region.handed if key in region.given}
+            handed = [key for key in region.handed if key not in region.given]
+            tasks = with_places(region.tasks)
+            if cluster is None:
+                frees = is_in_this_process(writing[0])
+                tasks |= {
+                    # Taken out by the task, so that it can be freed before the region ends.
+                    key: Task(key, held.pop, key) if frees and key not in passed else DataNode(key, held[key])
+                    for key in region.given
+                }
+            # Twice the threads: wide enough to keep every one at work.
+            graph, keys = in_window(
+                tasks, [*region.keys, *handed], ahead=2 * threads, run=token, given=region.given
+            )
+            wanted = len(region.keys)
+            if works_of(tasks):
+                progress.waits_for = "the model loads, the first blocks run"
+            if cluster is not None:
+                results = cluster.submit(graph, keys, wanted)
             else:
-                results = _on_cluster(client, graph, keys, len(region.keys))
-        held = passed | dict(zip(handed, results[len(region.keys) :], strict=True))
+                with progress.counting(keys[:wanted]) as callbacks:
+                    # Handed over, not entered: entered callbacks count what other threads compute as well.
+                    results = run(graph, keys, callbacks=Callback.active | callbacks)
+            held = passed | dict(zip(handed, results[wanted:], strict=True))
 
 
-def _on_cluster(client: Any, graph: Graph, keys: list[Any], wanted: int) -> list[Any]:
-    """Compute keys, so many of which are waited for; all stay on the cluster as long as these are held."""
-    if wanted == len(keys):
-        return list(client.get(graph, keys))
-    futures: list[Any] = client.get(graph, keys, sync=False)
-    try:
-        client.gather(futures[:wanted])
-    except BaseException:
-        for future in futures:
-            future.release()
-        raise
-    return futures
+class _Cluster:
+    """Regions on a cluster, which has two at a time: no worker waits for the last chunks of one.
+
+    Parameters
+    ----------
+    client
+        Of the cluster.
+    progress
+        To count what is written.
+    """
+
+    def __init__(self, client: Any, progress: Progress) -> None:
+        self._client, self._progress = client, progress
+        self._running: list[tuple[list[Any], int]] = []
+
+    def __enter__(self) -> _Cluster:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        try:
+            while self._running and error is None:
+                self._finish()
+        finally:
+            for futures, _wanted in self._running:
+                for future in futures:
+                    future.release()
+
+    def submit(self, graph: Graph, keys: list[Any], wanted: int) -> list[Any]:
+        """Begin a region, of whose keys so many are waited for, and end the one before it.
+
+        Futures of all keys: they stay on the cluster as long as these are held.
+        """
+        futures: list[Any] = self._client.get(graph, keys, sync=False)
+        self._running.append((futures, wanted))
+        self._progress.begun(self._client, keys[:wanted])
+        if len(self._running) > 1:
+            self._finish()
+        return futures
+
+    def _finish(self) -> None:
+        """Wait for the first of the regions, and raise what went wrong in it."""
+        futures, wanted = self._running[0]
+        self._client.gather(futures[:wanted])
+        self._progress.ended([future.key for future in futures[:wanted]])
+        del self._running[0]
 
 
 def is_in_this_process(array: da.Array) -> bool:
