@@ -13,6 +13,8 @@ from tokens import JP2, JP2_USUAL, LOSSLESS, MEAN, RAW, TOKENS, TOKENS_BEST, TOK
 from terramind_xr.facts import TILE, modalities
 from terramind_xr.model.recipe import codebook
 
+pytestmark = pytest.mark.slow
+
 COUNT = 2
 
 

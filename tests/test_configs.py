@@ -54,6 +54,7 @@ def names_in(*paths):
     return [name for path in paths for name in path.read_text().split()]
 
 
+@pytest.mark.slow
 def test_sen1floods11(folder):
     data, splits = folder / "out/data/sen1floods11/data", folder / "out/data/sen1floods11/splits"
     parts = [splits / f"flood_{part}_data.txt" for part in ("train", "valid", "test")]
@@ -70,6 +71,7 @@ def test_sen1floods11(folder):
     assert np.median(wet) < 0.6 * np.median(dry), "water is dark in the short-wave infrared"
 
 
+@pytest.mark.slow
 def test_burnscars(folder):
     data, splits = folder / "out/data/burnscars/data", folder / "out/data/burnscars/splits"
     names = names_in(*(splits / f"{part}.txt" for part in ("train", "val", "test")))
@@ -82,6 +84,7 @@ def test_burnscars(folder):
         assert burn_ratio[mask == 1].mean() < burn_ratio[mask == 0].mean() - 0.2
 
 
+@pytest.mark.slow
 def test_crop(folder):
     data = folder / "out/data/crop"
     seen = set()
@@ -100,6 +103,7 @@ def test_crop(folder):
     assert len((data / "chips_df.csv").read_text().splitlines()) == 7
 
 
+@pytest.mark.slow
 def test_equal_seeds_make_equal_chips(make_dataset):
     one, same = (next(make_dataset.find_chips(make_dataset.burnt_chip, 1, seed=3)) for _ in range(2))
     assert one["merged"].equals(same["merged"])

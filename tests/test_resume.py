@@ -142,8 +142,9 @@ for number in range(int(sys.argv[2])):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-@pytest.mark.parametrize("stores", [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stores", [1, 8])
 def test_processes_killed_at_any_moment_leave_what_the_next_one_finishes(stores, tmp_path):
     script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{KILLED}"
     code = [sys.executable, "-c", script, str(tmp_path), str(stores)]

@@ -190,7 +190,7 @@ def test_maps_as_inputs_are_tokenized(name, output):
     assert np.isfinite(result.values).all()
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_a_chain_is_its_outputs_one_by_one(released, temperature):
     recipe, sampling = find(released, []), Sampling(temperature=temperature)
     with session(CPU) as device:

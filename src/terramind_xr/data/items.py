@@ -23,7 +23,7 @@ import xarray as xr
 
 from terramind_xr.data.check import Check
 from terramind_xr.data.labels import band_of
-from terramind_xr.data.layout import ModalityInput
+from terramind_xr.data.layout import ModalityInput, listed
 from terramind_xr.data.metadata import APPLIED_KEYS, BASELINE_KEYS, is_true, number
 from terramind_xr.data.products import FAMILIES, product_of
 from terramind_xr.data.report import Report
@@ -261,10 +261,10 @@ def _of_time(time: pd.Timestamp, times: pd.DatetimeIndex, items: list[Item]) -> 
 
 
 def _refuse(obj: xr.Dataset, missing: list[str]) -> list[list[Item]]:
-    listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
     Report((Check(
         "time" if "time" in obj.coords else "items", "items.unmatched", "error",
-        f"no item for {listed}" if missing else "no items", "the items that the data was loaded from",
+        f"no item for {listed(missing, 5)}" if missing else "no items",
+        "the items that the data was loaded from",
         "Give all of them, as they were given to the loader.",
     ),)).raise_for_errors()  # fmt: skip
     return []

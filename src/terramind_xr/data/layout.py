@@ -296,4 +296,4 @@ def mapping_call(modality: Modality, band: str, variable: str = "my_variable") -
 def listed(values: Iterable[Any], most: int = 20) -> str:
     """Values for a message, the first of them where there are many."""
     every = [str(value) for value in values]
-    return ", ".join(every[:most]) + (", …" if len(every) > most else "")
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

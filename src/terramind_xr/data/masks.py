@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from terramind_xr.data.check import Check
 from terramind_xr.data.labels import band_dim
-from terramind_xr.data.layout import ModalityInput
+from terramind_xr.data.layout import ModalityInput, listed
 from terramind_xr.errors import InputError
 from terramind_xr.grid import Grid
 
@@ -146,7 +146,7 @@ def _as_booleans(values: NDArray[Any], told: str) -> NDArray[np.bool_]:
     codes = np.unique(values[(values != 0) & (values != 1)])
     if codes.size:
         raise _fault(
-            told, "mask.codes", _listed(codes, 12), "only 0 and 1 (not used) or booleans",
+            told, "mask.codes", listed(codes, 12), "only 0 and 1 (not used) or booleans",
             "Say which codes are not to be used: mask.isin([3, 8, 9, 10]) for cloud and its shadow in "
             "Sentinel-2's SCL, or mask > 0 for all but 0.",
         )  # fmt: skip
@@ -193,7 +193,7 @@ def _places(mask: xr.DataArray, given: ModalityInput, dim: str, title: str) -> N
     if len(missing):
         raise _fault(
             title, "mask.places" if axis is None else "mask.grid",
-            f"no {dim} {_listed(missing)} (it has {there[0]} to {there[-1]})",
+            f"no {dim} {listed(missing, 3)} (it has {there[0]} to {there[-1]})",
             "every one of the data",
             "Add what is missing, or select the dates of the data that have a mask." if axis is None
             else f"Lay it on the grid of the data: {_nearest_pixels(mask, given)}.",
@@ -226,9 +226,3 @@ def _as_slice(places: NDArray[np.intp]) -> slice | NDArray[np.intp]:
     step = int(steps[0]) if steps.size else 1
     stop = int(places[-1]) + (1 if step > 0 else -1)
     return slice(int(places[0]), stop if stop >= 0 else None, step)
-
-
-def _listed(values: pd.Index | NDArray[Any], most: int = 3) -> str:
-    return ", ".join(map(str, values[:most])) + (
-        f" and {len(values) - most} more" if len(values) > most else ""
-    )
