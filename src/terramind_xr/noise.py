@@ -30,9 +30,6 @@ _SINE = (
 )
 """Of q, q³ … q⁹ in the sine of q quarters of a turn, |q| ≤ 1: a fit at the nodes of Chebyshev."""
 
-_ROWS = 32
-"""Rows of a window at a time, in numpy: what is at work of them fits a cache."""
-
 Words = tuple[Any, Any]
 """Two 32-bit words: numpy uint32 arrays, or torch int32 tensors of the same bits."""
 
@@ -201,11 +198,8 @@ class Stream:
         rows = _uint32(np.arange(y, y + height))[:, None]
         cols = _uint32(np.arange(x, x + width))[None, :]
         result = np.empty((bands, height, width), np.float32)
-        for band in range(bands):
-            key = self._folded(band)
-            for first in range(0, height, _ROWS):
-                some = slice(first, first + _ROWS)
-                result[band, some] = _normal(*threefry(key, (rows[some], cols)))
+        for band in range(bands):  # one fits a cache
+            result[band] = _normal(*threefry(self._folded(band), (rows, cols)))
         return result
 
     def normal_on(
