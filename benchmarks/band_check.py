@@ -28,6 +28,7 @@ from terramind_xr.synthetic import window
 
 Array = NDArray[Any]
 OPTICAL = ("S2L2A", "S2L1C")
+NAMES = (*OPTICAL, "S1RTC", "S1GRD")
 FIT, FIT_SIDE = range(0, 200), 64
 """Seeds that thresholds come from, and the side of their scenes."""
 TEST = 10_000
@@ -197,6 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=200, help="sound scenes a modality")
     parser.add_argument("--side", type=int, default=TILE, help="of a scene, in pixels (%(default)s)")
+    parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES, help="modalities (all)")
     parser.add_argument("--fit", action="store_true", help="print what the thresholds come from")
     parser.add_argument("--real", type=Path, help="folder of TerraMesh tiles, a folder a modality")
     options = parser.parse_args()
@@ -205,7 +207,7 @@ def main() -> None:
         fit()
         return
     print("| data | fault | cases | named right | named otherwise | not seen |\n|---|---|---|---|---|---|")
-    for name in (*OPTICAL, "S1RTC", "S1GRD"):
+    for name in options.only:
         for row in table(name, list(scenes(name, range(TEST, TEST + options.scenes), options.side))):
             print(row, flush=True)
     if options.real is not None:
