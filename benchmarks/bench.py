@@ -268,6 +268,11 @@ terratorch in "highest" as well, which is what our fp32 is.
 
 {table}
 
+Where a goal is missed: in fp32 nearly all of the time is in matrix products, which are torch's own on both
+sides. With an int8 decoder, the encoder is left in fp32, and attention and normalisation of the decoder. Two
+workers share two cores with the scheduler and the client. What feeds the networks is measured by
+`benchmarks/plumbing.py`.
+
 {setting}
 """
 
