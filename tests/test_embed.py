@@ -198,6 +198,7 @@ def test_any_reader_decodes_the_codes(scene, way, tmp_path):
     assert read.rio.crs == scene.rio.crs
 
 
+@pytest.mark.slow
 def test_codes_lose_little_and_saturate_seldom(scene):
     for layer in range(5):
         exact, codes = (scene.terramind.embed(layers=layer, dtype=dtype) for dtype in ("float32", "int8"))

@@ -230,6 +230,7 @@ def test_unknown_keys_of_a_backbone_are_a_warning_that_lists_them(released, tmp_
         altered(released, tmp_path, add)
 
 
+@pytest.mark.slow
 def test_unknown_keys_of_a_tokenizer_are_an_error(released, tmp_path):
     import torch
 

@@ -124,6 +124,7 @@ def test_a_dataset_of_results_keeps_its_place(tmp_path):
 SPAN = st.tuples(st.integers(0, 20), st.integers(2, 9))
 
 
+@pytest.mark.slow
 @given(SPAN, SPAN, st.integers(1, 3), st.booleans())
 def test_the_transform_fits_a_crop_of_input_or_result(rows, columns, step, first):
     data = plain("S2L2A", 90, 90, boa_add_offset=0).rio.write_transform()

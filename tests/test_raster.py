@@ -440,6 +440,7 @@ with dask.config.set(num_workers=2):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_target(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "import rioxarray" + KILLED, str(tmp_path)])
     try:

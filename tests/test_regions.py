@@ -231,6 +231,7 @@ def test_dates_that_read_nothing_in_common_come_one_after_the_other():
     assert all(each == [0, 1, 2] for each in dates(3))
 
 
+@pytest.mark.slow
 def test_what_needs_all_of_a_scene_is_computed_all_the_same():
     ds = dataset(made((1, 1300, 400), (1, 300, 300)))
     rolled = ds[["map"]].roll(y=500)

@@ -83,6 +83,7 @@ def test_at_temperature_0_a_tile_is_what_the_task_says(tile, tmp_path, thinking,
     assert len(found.attrs["terramind_tim_modalities"].split()) == len(names)
 
 
+@pytest.mark.slow
 def test_what_it_thinks_counts(tile, tmp_path, one_thread):
     """Else the parity above would say nothing: chained, later tokens follow from earlier ones."""
     found = []
