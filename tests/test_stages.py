@@ -88,7 +88,7 @@ def tokenizer_of(released, tmp_path):
         weights._load_tokenizer.cache_clear()  # a gigabyte each
 
 
-@pytest.mark.slow  # of full size; test_parity has land cover's pixels, test_demo the tokens
+@pytest.mark.slow  # of full size; test_parity has land cover's pixels, test_tokens the tokens
 @pytest.mark.parametrize("name", TOKENIZED)
 def test_tokens_and_pixels_are_those_of_upstreams_tokenizer(tokenizer_of, name, monkeypatch):
     """Codes to the bit; pixels of a diffusion decoder from the same noise, as upstream draws it."""

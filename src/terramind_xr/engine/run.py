@@ -30,7 +30,7 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
     run = get_scheduler(collections=writing)
     client = client_of(run)
     threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
-    token = uuid.uuid4().hex
+    token, frees = uuid.uuid4().hex, is_in_this_process(writing[0])
     held: dict[Any, Any] = {}  # what one region hands to the next: results, or futures of a cluster
     with contextlib.nullcontext() if client is None else _Cluster(client, progress) as cluster:
         for region in in_regions(writing, done):
@@ -38,7 +38,6 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
             handed = [key for key in region.handed if key not in region.given]
             tasks = with_places(region.tasks)
             if cluster is None:
-                frees = is_in_this_process(writing[0])
                 tasks |= {
                     # Taken out by the task, so that it can be freed before the region ends.
                     key: Task(key, held.pop, key) if frees and key not in passed else DataNode(key, held[key])
