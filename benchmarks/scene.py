@@ -42,6 +42,7 @@ from terramind_xr.model.execution import Execution
 from terramind_xr.model.recipe import Recipe, find
 from terramind_xr.model.sampling import Sampling
 from terramind_xr.model.scaling import standardize
+from terramind_xr.options import Precision
 
 INPUT = "S2L2A"
 OVERLAP = 32
@@ -64,6 +65,7 @@ class Call:
 
     outputs: tuple[str, ...]
     batch_size: int
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def run_raw(recipe: Recipe, tiles: NDArray[np.float32], call: Call) -> None:
         some = slice(first, first + call.batch_size)
         pixels = tiles[some]
         batch = Batch({INPUT: pixels}, {INPUT: visible[: len(pixels)]}, places[some])
-        chain.generate(recipe, batch, call.outputs, SAMPLING, Execution())
+        chain.generate(recipe, batch, call.outputs, SAMPLING, Execution(precision=call.precision))
 
 
 def run_scene(scene: xr.Dataset, options: dict[str, Any]) -> Maps:
@@ -205,7 +207,7 @@ def our_cases(scene: xr.Dataset, model: str, call: Call) -> dict[str, Case]:
     cases = {RAW: Case(partial(run_raw, recipe, tiles, call), len(tiles))}
     for name, overlap in ((OURS, 0), (OURS_BLENDED, OVERLAP)):
         options = {"outputs": call.outputs, "model": model, "batch_size": call.batch_size}
-        options |= {"overlap": overlap, "offset": 0}
+        options |= {"overlap": overlap, "offset": 0, "precision": call.precision}
         count = terramind_xr.plan(scene, **options).tiles
         options["diffusion_steps"] = DIFFUSION_STEPS
         cases[name] = Case(partial(run_scene, scene, options), count)
