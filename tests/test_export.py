@@ -105,6 +105,23 @@ def test_a_tile_is_the_same_alone_and_in_another_place_of_a_batch(exported, name
         assert again.tobytes() == together[order].tobytes()
 
 
+def test_a_call_that_fails_leaves_nothing_to_the_next_one(exported):
+    import torch
+
+    from terramind_xr.model import compiled
+    from terramind_xr.model.decoding import token_codes
+    from terramind_xr.model.execution import session
+
+    recipe, tokens = find(exported, {"LULC"}), torch.from_numpy(three_tiles("LULC"))
+    with session(CPU) as device:
+        network = compiled.network(dict(recipe.decoders)["LULC"])
+        codes = token_codes(recipe, "LULC", tokens, device)
+        expected = network(codes)
+        with pytest.raises(RuntimeError, match="shape"):
+            network(codes[..., 1:])
+        assert torch.equal(network(codes.flip(0)), expected.flip(0))
+
+
 def test_a_converted_backbone_gives_nearly_the_same_tokens(converted, exported, scene):
     maps = {each: generate(scene, each, ("LULC",))["LULC"] for each in ("demo", exported, converted)}
     assert 0.95 < float((maps["demo"] == maps[converted]).mean()) < 1

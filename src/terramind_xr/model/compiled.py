@@ -1,6 +1,7 @@
 """Converted networks at work: compiled by OpenVINO once in each process, on the processor.
 
-A tile runs by itself: its numbers cannot depend on the batch that it comes in.
+A tile runs by itself: its numbers cannot depend on the batch that it comes in. Tiles run side by side, on a
+thread each, which is faster than all threads on one after the other.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from terramind_xr.errors import OptionError
 from terramind_xr.model.exported import Converted
 
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 _lock = threading.RLock()
+
+_SIDE_BY_SIDE = 8
+"""Most tiles at a time: a batch as it is by default. Further threads are shared out among them."""
 
 
 def import_openvino(*packages: str) -> Any:
@@ -65,17 +72,19 @@ class Network:
         core = openvino.Core()
         core.set_property({"ENABLE_MMAP": False})  # weights at work would change with the file
         model = core.read_model(converted.graph.verified_path(), converted.constants.verified_path())
-        self._compiled = core.compile_model(
+        streams = min(threads, _SIDE_BY_SIDE)
+        compiled = core.compile_model(
             model,
             "CPU",
             {
                 # By default OpenVINO chooses these by the machine, and pins its threads to cores.
                 "INFERENCE_PRECISION_HINT": "bf16" if converted.precision == "bf16" else "f32",
                 "INFERENCE_NUM_THREADS": threads,
-                "NUM_STREAMS": 1,
+                "NUM_STREAMS": streams,
                 "ENABLE_CPU_PINNING": False,
             },
         )
+        self._queue = openvino.AsyncInferQueue(compiled, streams)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Output (tile, …) of inputs (tile, …); one without tiles is the same for all."""
@@ -83,12 +92,25 @@ class Network:
 
         arrays = [each.detach().cpu().numpy() for each in inputs]
         tiles = next(len(array) for array in arrays if array.ndim)
-        made = [
-            self._compiled([array[tile : tile + 1] if array.ndim else array[None] for array in arrays])[0]
-            for tile in range(tiles)
-        ]
+        made: list[NDArray[Any]] = []  # one array, once the first tile has told its shape
+        first = threading.Lock()
+
+        def keep(request: Any, tile: int) -> None:
+            found = request.get_output_tensor().data[0]
+            with first:
+                if not made:
+                    made.append(np.empty((tiles, *found.shape), found.dtype))
+            made[0][tile] = found
+
+        self._queue.set_callback(keep)
+        try:
+            for tile in range(tiles):
+                given = [array[tile : tile + 1] if array.ndim else array[None] for array in arrays]
+                self._queue.start_async(given, tile)
+        finally:  # after an interrupt, none may end in the next call
+            self._queue.wait_all()
         device = next(each.device for each in inputs if each.ndim)
-        return torch.cat([torch.from_numpy(each) for each in made]).to(device)
+        return torch.from_numpy(made[0]).to(device)
 
 
 @functools.lru_cache(maxsize=8)
