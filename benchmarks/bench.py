@@ -277,7 +277,8 @@ terratorch in "highest" as well, which is what our fp32 is.
 {table}
 
 Where a goal is missed: in fp32 nearly all of the time is in matrix products, which are torch's own on both
-sides. With an int8 decoder, the encoder is left in fp32, and attention and normalisation of the decoder. Two
+sides, and terratorch in "medium" makes them in bf16; exported in fp32, they are OpenVINO's. With an int8
+decoder, the encoder is left in fp32, and what is left of the decoder is int8 products for the most part. Two
 workers share two cores with the scheduler and the client. What feeds the networks is measured by
 `benchmarks/plumbing.py`.
 

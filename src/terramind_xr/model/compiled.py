@@ -1,7 +1,7 @@
 """Converted networks at work: compiled by OpenVINO once in each process, on the processor.
 
-A tile runs by itself: its numbers cannot depend on the batch that it comes in. Tiles run side by side, on a
-thread each, which is faster than all threads on one after the other.
+A tile runs by itself: its numbers cannot depend on the batch that it comes in. Tiles run side by side, as the
+two hundred rows of one are too few to keep many threads at work.
 """
 
 from __future__ import annotations
