@@ -24,7 +24,7 @@ from unittest import mock
 import numpy as np
 import torch
 import xarray as xr
-from bench import best, peer
+from bench import STRIDE, best, peer
 from scene import (
     INPUT,
     OURS_BLENDED,
@@ -48,7 +48,7 @@ Run = Callable[[], Any]
 def parse_arguments() -> argparse.Namespace:
     verbatim = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=verbatim)
-    parser.add_argument("--size", type=int, default=2240, help="side of LULC's scene in pixels (%(default)s)")
+    parser.add_argument("--size", type=int, default=1568, help="side of the scene in pixels (%(default)s)")
     parser.add_argument("--model", choices=("tiny", "demo"), default="tiny", help="(%(default)s)")
     parser.add_argument("--outputs", nargs="+", default=["LULC", "NDVI"], help="(LULC NDVI)")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "fp16"], help="(fp32 bf16 fp16)")
@@ -56,7 +56,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="repetitions (%(default)s)")
     parser.add_argument("--no-peer", action="store_true", help="leave terratorch's tiling out")
     parser.add_argument("--profile", action="store_true", help="what a batch does on the device")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.size % TILE:
+        parser.error(
+            f"--size {arguments.size}: expected a multiple of {TILE}, which raw batches are cut into."
+        )
+    has_peer = arguments.model == "tiny" and not arguments.no_peer
+    if has_peer and (arguments.size - TILE) % STRIDE:
+        parser.error(
+            f"--size {arguments.size}: of it terratorch's tiles leave a rest uncovered; 1568 and 2912 have none. "
+            "Or leave it out: --no-peer."
+        )
+    return arguments
 
 
 @contextlib.contextmanager
@@ -91,19 +102,23 @@ def peak(run: Run) -> float:
     return torch.cuda.max_memory_reserved() / MIB
 
 
-def compare(name: str, size: int, arguments: argparse.Namespace, folder: Path) -> None:
+def compare(name: str, arguments: argparse.Namespace, folder: Path) -> None:
     """Rows of one output."""
     model, weights = None, "demo"
-    scene = random_scene(size)
+    scene = random_scene(arguments.size)
     if arguments.model == "tiny":
         model, weights = build_terratorch([name]), str(folder)
         save_weights(model, [name], folder)
     cases: dict[str, tuple[Run, int]] = {}
+    scenes: dict[str, Call] = {}  # those of the cases that are our own whole run
     for batch_size in arguments.batch_sizes:
         for precision in arguments.precisions:
-            ours = our_cases(scene, weights, Call((name,), batch_size, precision))
-            for label in (RAW, OURS_BLENDED):
-                cases[f"{precision}, batch of {batch_size}: {label}"] = ours[label].run, ours[label].tiles
+            call = Call((name,), batch_size, precision)
+            ours = our_cases(scene, weights, call)
+            for case in (RAW, OURS_BLENDED):
+                label = f"{precision}, batch of {batch_size}: {case}"
+                cases[label] = ours[case].run, ours[case].tiles
+            scenes[label] = call
         if model is not None and not arguments.no_peer and batch_size == arguments.batch_sizes[0]:
             whole = torch.from_numpy(scene[INPUT].values.astype(np.float32))[None]
             tiles = ours[OURS_BLENDED].tiles
@@ -115,28 +130,27 @@ def compare(name: str, size: int, arguments: argparse.Namespace, folder: Path) -
             for how, each in run.items():
                 cases[f"terratorch in {how}, batch of {batch_size}"] = each, tiles
     seconds, _ = best({label: run for label, (run, _) in cases.items()}, arguments.repeat)
-    print(f"\n{INPUT} to {name}, {size} × {size} pixels")
+    print(f"\n{INPUT} to {name}, {arguments.size} × {arguments.size} pixels")
     print(f"{'':<42}{'tiles/s':>9}{'busy':>8}{'MiB':>8}{'planned':>9}")
     for label, (run, tiles) in cases.items():
         line = f"{label:<42}{tiles / seconds[label]:>9.1f}"
-        if OURS_BLENDED in label:
+        if label in scenes:
             with timed() as spent:
                 start = time.perf_counter()
                 run()
                 line += f"{sum(spent) / (time.perf_counter() - start):>8.0%}"
-        if OURS_BLENDED in label and torch.cuda.is_available():
-            line += f"{peak(run):>8.0f}{planned(scene, name, weights, label):>9.0f}"
+            if torch.cuda.is_available():
+                line += f"{peak(run):>8.0f}{planned(scene, weights, scenes[label]):>9.0f}"
         print(line, flush=True)
     if arguments.profile:
         for precision in arguments.precisions:
             profile(scene, weights, Call((name,), max(arguments.batch_sizes), precision))
 
 
-def planned(scene: xr.Dataset, name: str, weights: str, label: str) -> float:
+def planned(scene: xr.Dataset, weights: str, call: Call) -> float:
     """MiB of device memory that `plan` says."""
-    precision, batch = label.split(":")[0].split(", batch of ")
-    options = {"model": weights, "precision": precision, "batch_size": int(batch), "device": "cuda"}
-    plan = terramind_xr.plan(scene, name, offset=0, **options)
+    options = {"precision": call.precision, "batch_size": call.batch_size, "device": "cuda"}
+    plan = terramind_xr.plan(scene, call.outputs, model=weights, offset=0, **options)
     return (plan.device_memory or 0) / MIB
 
 
@@ -158,10 +172,8 @@ def main() -> None:
     arguments = parse_arguments()
     print_versions("terramind_xr", "terratorch", "torch", "dask", "xarray", "numpy")
     for name in arguments.outputs:
-        # Ten steps of diffusion cost a hundred times as much.
-        size = arguments.size if name == "LULC" else 3 * TILE
         with tempfile.TemporaryDirectory() as folder:
-            compare(name, size, arguments, Path(folder))
+            compare(name, arguments, Path(folder))
 
 
 if __name__ == "__main__":
