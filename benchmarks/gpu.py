@@ -64,8 +64,8 @@ def parse_arguments() -> argparse.Namespace:
     has_peer = arguments.model == "tiny" and not arguments.no_peer
     if has_peer and (arguments.size - TILE) % STRIDE:
         parser.error(
-            f"--size {arguments.size}: of it terratorch's tiles leave a rest uncovered; 1568 and 2912 have none. "
-            "Or leave it out: --no-peer."
+            f"--size {arguments.size}: terratorch's tiles leave a rest of it uncovered. "
+            "Take 1568 or 2912, or leave it out: --no-peer."
         )
     return arguments
 
