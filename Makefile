@@ -25,7 +25,7 @@ TEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n logical --maxprocesses 4 --dist 
 test: $(VENV)/.installed-test  ## the quick tests, doctests included
 	$(TEST)
 
-test-all: $(VENV)/.installed-test  ## every test, the slow ones too
+test-all: $(VENV)/.installed-test-all  ## every test, the slow ones and those of the extras too
 	TERRAMIND_XR_TESTS=all $(TEST) -m ''
 
 test-floor:  ## the quick tests on the oldest releases that pyproject.toml allows, in .venv-floor

@@ -1,4 +1,4 @@
-"""Object stores and Icechunk; skipped where moto, s3fs or icechunk are not installed."""
+"""Object stores and Icechunk; skipped without moto, s3fs or icechunk, which `make test-all` installs."""
 
 from __future__ import annotations
 
