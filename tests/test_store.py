@@ -323,6 +323,25 @@ def test_what_stays_as_it_is_comes_without_a_warning():
         assert each.when.values.tolist() == array.when.values.tolist()
 
 
+@pytest.mark.parametrize("name", ["B08/B04", 4, ("map", 1), "."])
+def test_names_that_are_no_keys_are_refused_before_anything_is_written(name, tmp_path):
+    ds = raster(numbers(60, 50), chunks=20).to_dataset(name="map").rename(map=name)
+    for obj in (ds, ds[name]):
+        with pytest.raises(InputError, match=r"named .*expected text.*da\.rename\('map'\)") as error:
+            write(obj, tmp_path / "map.zarr")
+        assert repr(name) in str(error.value)
+        assert not (tmp_path / "map.zarr").exists()
+
+
+def test_pixels_in_a_row_are_refused_with_the_line_that_helps(tmp_path):
+    rows = raster(numbers(60, 50), chunks=20).stack(pixel=("y", "x"))
+    with pytest.raises(InputError, match=r"'pixel'.*ds\.reset_index\('pixel'\)"):
+        write(rows, tmp_path / "map.zarr")
+    assert not (tmp_path / "map.zarr").exists()
+    stored = write(rows.reset_index("pixel"), tmp_path / "map.zarr")
+    xr.testing.assert_identical(stored.set_index(pixel=("y", "x")).compute(), rows.compute())
+
+
 def test_what_is_no_xarray_and_where_nothing_can_be_written_are_told():
     with pytest.raises(InputError, match="found ndarray.*xr.DataArray"):
         write(numbers(4, 4))

@@ -47,7 +47,8 @@ def to_zarr(obj: Data, store: Any, *, resume: bool = True, progress: bool = True
     Raises
     ------
     InputError
-        `obj` is neither Dataset nor DataArray, or a variable holds objects that cannot be written as text.
+        `obj` is neither Dataset nor DataArray, a variable holds objects that cannot be written as text, its
+        name is no key of a store (``"B08/B04"``), or a dimension has a MultiIndex.
     OptionError
         The store holds data, or a broken run of another object (the message names what differs), is no store,
         or cannot be written. Nothing in it is touched.

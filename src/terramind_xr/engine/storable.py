@@ -23,6 +23,24 @@ _PACKING = frozenset(
 )  # fmt: skip
 
 
+def check_storable(ds: xr.Dataset) -> None:
+    """Raise InputError for what Zarr has neither a key nor a type for, before anything is touched."""
+    for name in ds.variables:
+        # Each "/" would begin a group in the store, and "." is the store itself.
+        if not isinstance(name, str) or "/" in name or not name.strip("."):
+            raise InputError(
+                f"A variable is named {name!r}, which cannot be a key in a Zarr store; expected text without "
+                f"'/'. Rename it: da.rename('map'), or ds.rename({{{name!r}: 'map'}})."
+            )
+    for name, index in ds.xindexes.items():
+        if isinstance(index, xr.indexes.PandasMultiIndex):
+            raise InputError(
+                f"{index.dim!r} has an index of several coordinates, {name!r} among them, which Zarr cannot "
+                f"hold; expected a coordinate for each. Take it apart: ds.reset_index({index.dim!r}). Read "
+                "again, ds.set_index puts it together."
+            )
+
+
 def storable(ds: xr.Dataset) -> xr.Dataset:
     """With what Zarr has no type for as text, in chunks that it takes, and described by its conventions."""
     ds = _in_equal_chunks(_without_objects(ds))

@@ -27,7 +27,7 @@ from terramind_xr.engine.identity import Identity, differences, identity, origin
 from terramind_xr.engine.ledger import Chunks, DamagedLedgerError, Ledger, buffer, is_empty
 from terramind_xr.engine.progress import Progress, square_kilometres
 from terramind_xr.engine.run import compute_in_window, is_in_this_process
-from terramind_xr.engine.storable import chunk_sizes, in_chunks, storable
+from terramind_xr.engine.storable import check_storable, chunk_sizes, in_chunks, storable
 from terramind_xr.errors import OptionError, warn
 from terramind_xr.grid import Grid
 
@@ -37,6 +37,7 @@ Data = TypeVar("Data", xr.Dataset, xr.DataArray)
 def write(obj: Data, store: Any, *, resume: bool, progress: bool) -> Data:
     """Write an object into a store and open that; see `terramind_xr.to_zarr`."""
     ds = obj.to_dataset(name=obj.name or "data") if isinstance(obj, xr.DataArray) else obj
+    check_storable(ds)
     target = _opened(store)
     ledger = Ledger.of(target)
     is_broken = _is_broken(target, ledger, store, resume)
