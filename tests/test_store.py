@@ -208,6 +208,7 @@ STORES = {
     "path": lambda folder: str(folder / "map.zarr"),
     "path object": lambda folder: folder / "map.zarr",
     "URL": lambda folder: f"memory://{folder.name}/map.zarr",
+    "URL of a file": lambda folder: f"file://{folder}/with space/map.zarr",
     "memory": lambda folder: MemoryStore(),
     "local": lambda folder: LocalStore(folder / "map.zarr"),
 }

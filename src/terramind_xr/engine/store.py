@@ -73,6 +73,8 @@ def write(obj: Data, store: Any, *, resume: bool, progress: bool) -> Data:
 
 def _opened(store: Any) -> StorePath:
     """The place to write to, whatever it was given as."""
+    if isinstance(store, str):
+        store = store.removeprefix("file://")  # fsspec makes no folders there
     if isinstance(store, os.PathLike) or (
         isinstance(store, str) and "://" not in store and "::" not in store
     ):
