@@ -406,6 +406,14 @@ def test_options_and_places_that_cannot_be_are_told(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">i2"])
+def test_numbers_of_the_other_byte_order_are_written(dtype, tmp_path):
+    values = numbers(30, 20, dtype=dtype)  # as netCDF 3 gives them
+    for chunks in (None, 16):
+        with rasterio.open(write(placed(values, chunks), tmp_path / "map.tif")) as file:
+            np.testing.assert_array_equal(file.read(1), values)
+
+
 def test_no_data_that_the_type_cannot_hold_is_none(tmp_path):
     data = placed(codes(30, 20), _FillValue=-9999, units="1")
     with rasterio.open(write(data, tmp_path / "map.tif")) as file:

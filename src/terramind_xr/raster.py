@@ -279,7 +279,8 @@ def _encoded(variable: xr.Variable, dtype: str | None) -> xr.Variable:
     found = encode_cf_variable(variable)
     if found.dtype == "float16":  # GDAL's came late
         found = found.astype("float32")
-    return found if dtype is None else found.astype(dtype, copy=False)
+    dtype = dtype or found.dtype.newbyteorder("=")  # netCDF 3 gives the other one
+    return found.astype(dtype, copy=False)
 
 
 def _nodata(stored: xr.DataArray) -> float | None:
