@@ -109,6 +109,20 @@ def test_lulc_by_its_name_alone_is_one(tmp_path):
         assert file.colormap(1)[1][:3] == (0x41, 0x9B, 0xDF)
 
 
+def test_a_mask_of_one_class_is_no_map_of_classes(tmp_path):
+    flags = {"flag_values": np.arange(3), "flag_meanings": "no_data water trees", "modality": "LULC"}
+    lulc = placed(codes(30, 20), chunks=16, name="LULC", **flags)
+    built = xr.DataArray(lulc.data == 5, lulc.coords, lulc.dims, lulc.name, lulc.attrs)
+    path = write(built, tmp_path / "built.tif")
+    with rasterio.open(path) as file:
+        assert file.nodata is None  # false is an answer, and 1 is not water
+        assert categories(path) == []
+        with pytest.raises(ValueError, match="color table"):
+            file.colormap(1)
+        np.testing.assert_array_equal(file.read(1), lulc == 5)
+        assert not {"modality", "flag_values", "flag_meanings"} & set(file.tags())
+
+
 def test_other_classes_have_their_own_colours_and_names(tmp_path):
     flags = {
         "flag_values": np.array([1, 5, 9], "uint8"),
@@ -194,6 +208,16 @@ def test_overviews_of_classes_hold_only_codes_that_occur(overviews, tmp_path):
     for level in (0, 1):
         with rasterio.open(path, overview_level=level) as file:
             assert set(np.unique(file.read(1))) == {0, 1, 5, 9}
+
+
+def test_overviews_of_classes_that_were_masked_hold_only_codes_that_occur(tmp_path):
+    values = np.where(codes(600, 600) == 0, np.nan, codes(600, 600)).astype("float32")  # as by lulc.where(…)
+    masked = placed(values, name="LULC", flag_values=[1, 5, 9], flag_meanings="low mid high")
+    with rasterio.open(write(masked, tmp_path / "map.tif"), overview_level=0) as file:
+        assert set(np.unique(file.read(1)[60:])) == {1, 5, 9}
+    probabilities = masked.expand_dims(lulc_class=["low", "mid"])  # have the flags as well
+    with rasterio.open(write(probabilities, tmp_path / "map.tif"), overview_level=0) as file:
+        assert {4, 6} <= set(np.unique(file.read(1)[60:]))
 
 
 def test_overviews_average_quantities_without_no_data(tmp_path):
@@ -380,6 +404,14 @@ def test_options_and_places_that_cannot_be_are_told(tmp_path):
     ):
         write(huge, tmp_path / "map.tif")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">i2"])
+def test_numbers_of_the_other_byte_order_are_written(dtype, tmp_path):
+    values = numbers(30, 20, dtype=dtype)  # as netCDF 3 gives them
+    for chunks in (None, 16):
+        with rasterio.open(write(placed(values, chunks), tmp_path / "map.tif")) as file:
+            np.testing.assert_array_equal(file.read(1), values)
 
 
 def test_no_data_that_the_type_cannot_hold_is_none(tmp_path):

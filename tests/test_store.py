@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import dask
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
@@ -206,6 +208,7 @@ STORES = {
     "path": lambda folder: str(folder / "map.zarr"),
     "path object": lambda folder: folder / "map.zarr",
     "URL": lambda folder: f"memory://{folder.name}/map.zarr",
+    "URL of a file": lambda folder: f"file://{folder}/with space/map.zarr",
     "memory": lambda folder: MemoryStore(),
     "local": lambda folder: LocalStore(folder / "map.zarr"),
 }
@@ -321,6 +324,52 @@ def test_what_stays_as_it_is_comes_without_a_warning():
         np.testing.assert_array_equal(each.some, [1.5, np.nan])
         assert each.flag.values.tolist() == [True, False]
         assert each.when.values.tolist() == array.when.values.tolist()
+
+
+def test_attributes_of_objects_become_json_or_are_left_out_and_are_named():
+    when = datetime.date(2025, 6, 1)
+    array = raster(numbers(60, 50), chunks=20).assign_attrs(when=when, spec=object(), some=np.arange(2))
+    ds = xr.Dataset({"map": array}, attrs={"times": [when], "scale": np.float32(0.5)})
+    with pytest.warns(TerramindWarning) as told:
+        stored = write(ds)
+    converted, left = [str(each.message) for each in told]
+    assert "written as text: 'times' of the dataset, 'when' of 'map'" in converted
+    assert "left out: 'spec' of 'map'. Drop" in left
+    assert stored.attrs["times"] == ["2025-06-01"]
+    assert stored.attrs["scale"] == 0.5
+    assert (stored["map"].attrs["when"], stored["map"].attrs["some"]) == ("2025-06-01", [0, 1])
+    assert array.attrs["when"] is when
+
+
+def test_what_cannot_be_encoded_is_told_and_leaves_nothing_that_is_in_the_way(tmp_path):
+    array = raster(numbers(60, 50), chunks=20)
+    zones = pd.date_range("2025", periods=60, tz="UTC")
+    for wrong, said in (
+        (array.assign_attrs(grid_mapping="spatial_ref"), "'grid_mapping' already exists.*variable 'map'"),
+        (array.assign_coords(when=("y", zones)), "UTC.*variable 'when'"),
+    ):
+        with pytest.raises(InputError, match=f"cannot be stored: .*{said}"):
+            write(wrong, tmp_path / "map.zarr")
+    write(array, tmp_path / "map.zarr")
+
+
+@pytest.mark.parametrize("name", ["B08/B04", 4, ("map", 1), "."])
+def test_names_that_are_no_keys_are_refused_before_anything_is_written(name, tmp_path):
+    ds = raster(numbers(60, 50), chunks=20).to_dataset(name="map").rename(map=name)
+    for obj in (ds, ds[name]):
+        with pytest.raises(InputError, match=r"named .*expected text.*da\.rename\('map'\)") as error:
+            write(obj, tmp_path / "map.zarr")
+        assert repr(name) in str(error.value)
+        assert not (tmp_path / "map.zarr").exists()
+
+
+def test_pixels_in_a_row_are_refused_with_the_line_that_helps(tmp_path):
+    rows = raster(numbers(60, 50), chunks=20).stack(pixel=("y", "x"))
+    with pytest.raises(InputError, match=r"'pixel'.*ds\.reset_index\('pixel'\)"):
+        write(rows, tmp_path / "map.zarr")
+    assert not (tmp_path / "map.zarr").exists()
+    stored = write(rows.reset_index("pixel"), tmp_path / "map.zarr")
+    xr.testing.assert_identical(stored.set_index(pixel=("y", "x")).compute(), rows.compute())
 
 
 def test_what_is_no_xarray_and_where_nothing_can_be_written_are_told():

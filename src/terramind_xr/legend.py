@@ -12,6 +12,8 @@ from terramind_xr.facts import LandCoverClass, lulc_classes
 def named_classes(data: xr.DataArray) -> tuple[LandCoverClass, ...]:
     """Classes of a map, by CF's ``flag_values`` and ``flag_meanings``, or as a LULC map; empty without any.
 
+    True and false are no codes, though what is compared (``lulc == 3``) keeps its name and attributes.
+
     Colours are those of ``flag_colors``, else those of the LULC classes for a LULC map, else matplotlib's.
 
     Examples
@@ -20,6 +22,8 @@ def named_classes(data: xr.DataArray) -> tuple[LandCoverClass, ...]:
     >>> [(each.code, each.name, each.color) for each in named_classes(xr.DataArray(0, attrs=attrs))]
     [(0, 'land', '#ffffff'), (5, 'water', '#0000ff')]
     """
+    if data.dtype.kind == "b":
+        return ()
     is_lulc = "LULC" in (data.attrs.get("modality"), data.name)
     codes = [number(code) for code in np.ravel(data.attrs.get("flag_values", [])).tolist()]
     names = str(data.attrs.get("flag_meanings", "")).split()

@@ -42,6 +42,8 @@ _NOT_TAGS = frozenset(
      "grid_mapping", "coordinates", "dtype", "AREA_OR_POINT", "LAYOUT", "COMPRESSION", "INTERLEAVE",
      "OVR_RESAMPLING_ALG", "scales", "offsets", "descriptions"}
 )  # fmt: skip
+# True of the codes that a mask was made of (lulc == 3), which keeps them, not of its 0 and 1.
+_OF_CODES = {"modality", "flag_values", "flag_meanings", "flag_colors", "terramind_nodata"}
 
 
 def to_raster(
@@ -251,7 +253,7 @@ def _describe(data: xr.DataArray, band: str | None, grid: Grid) -> Raster:
     return Raster(
         (count, *grid.shape),
         str(stored.dtype),
-        _nodata(stored),
+        None if data.dtype.kind == "b" else _nodata(stored),
         None,
         None,
         scale,
@@ -277,7 +279,8 @@ def _encoded(variable: xr.Variable, dtype: str | None) -> xr.Variable:
     found = encode_cf_variable(variable)
     if found.dtype == "float16":  # GDAL's came late
         found = found.astype("float32")
-    return found if dtype is None else found.astype(dtype, copy=False)
+    dtype = dtype or found.dtype.newbyteorder("=")  # netCDF 3 gives the other one
+    return found.astype(dtype, copy=False)
 
 
 def _nodata(stored: xr.DataArray) -> float | None:
@@ -327,7 +330,8 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 def _tags(data: xr.DataArray) -> dict[str, str]:
     """Attributes and, of one date, its time, as text that rioxarray reads back."""
-    found = {str(key): value for key, value in data.attrs.items() if key not in _NOT_TAGS}
+    hidden = _NOT_TAGS | (_OF_CODES if data.dtype.kind == "b" else set())
+    found = {str(key): value for key, value in data.attrs.items() if key not in hidden}
     if "time" in data.coords and not data.coords["time"].dims:
         found.setdefault("time", str(data.coords["time"].values))
     # GDAL ends a name at a colon.
@@ -368,7 +372,8 @@ def _resampling(data: xr.DataArray, raster: Raster, overviews: Overviews | None)
 def _is_quantity(data: xr.DataArray) -> bool:
     """Whether a mean of two numbers means something; of integers only where something says so."""
     if data.dtype.kind in "fc":
-        return True
+        # Codes where classes were masked, lulc.where(…); but probabilities have the flags as well.
+        return "flag_values" not in data.attrs or any(dim in data.coords for dim in _OWN_BAND_DIMS)
     if data.dtype.kind == "b" or "terramind_tokens" in data.attrs or named_classes(data):
         return False
     name = str(data.attrs.get("modality", data.name))

@@ -47,7 +47,8 @@ def to_zarr(obj: Data, store: Any, *, resume: bool = True, progress: bool = True
     Raises
     ------
     InputError
-        `obj` is neither Dataset nor DataArray, or a variable holds objects that cannot be written as text.
+        `obj` is neither Dataset nor DataArray, a variable holds objects that cannot be written as text, its
+        name is no key of a store (``"B08/B04"``), a dimension has a MultiIndex, or xarray cannot encode it.
     OptionError
         The store holds data, or a broken run of another object (the message names what differs), is no store,
         or cannot be written. Nothing in it is touched.
@@ -55,8 +56,9 @@ def to_zarr(obj: Data, store: Any, *, resume: bool = True, progress: bool = True
     Warns
     -----
     TerramindWarning
-        Coordinates of Python objects were written as JSON text, or left out. Or a broken run is gone on with
-        of which only metadata can be compared: variables that are no untouched results of this package.
+        Coordinates or attributes of Python objects were written as text, or left out. Or a broken run is gone
+        on with of which only metadata can be compared: variables that are no untouched results of this
+        package.
 
     Examples
     --------

@@ -23,9 +23,27 @@ _PACKING = frozenset(
 )  # fmt: skip
 
 
+def check_storable(ds: xr.Dataset) -> None:
+    """Raise InputError for what Zarr has neither a key nor a type for, before anything is touched."""
+    for name in ds.variables:
+        # Each "/" would begin a group in the store, and "." is the store itself.
+        if not isinstance(name, str) or "/" in name or not name.strip("."):
+            raise InputError(
+                f"A variable is named {name!r}, which cannot be a key in a Zarr store; expected text without "
+                f"'/'. Rename it: da.rename('map'), or ds.rename({{{name!r}: 'map'}})."
+            )
+    for name, index in ds.xindexes.items():
+        if isinstance(index, xr.indexes.PandasMultiIndex):
+            raise InputError(
+                f"{index.dim!r} has an index of several coordinates, {name!r} among them, which Zarr cannot "
+                f"hold; expected a coordinate for each. Take it apart: ds.reset_index({index.dim!r}). Read "
+                "again, ds.set_index puts it together."
+            )
+
+
 def storable(ds: xr.Dataset) -> xr.Dataset:
     """With what Zarr has no type for as text, in chunks that it takes, and described by its conventions."""
-    ds = _in_equal_chunks(_without_objects(ds))
+    ds = _in_equal_chunks(_with_plain_attributes(_without_objects(ds)))
     return ds.assign_attrs(group_attributes(ds))
 
 
@@ -62,6 +80,33 @@ def _without_objects(ds: xr.Dataset) -> xr.Dataset:
                 f"{', '.join(map(str, names))}. Drop them if they are of no use: ds.drop_vars({names})."
             )
     return ds.drop_vars(left)
+
+
+def _with_plain_attributes(ds: xr.Dataset) -> xr.Dataset:
+    """With attributes that JSON can hold: dates and their like as text; other objects are left out."""
+    ds = ds.copy()
+    converted: list[str] = []
+    left: list[str] = []
+    for of, owner in (("the dataset", ds), *((repr(name), ds[name]) for name in ds.variables)):
+        plain = dict(owner.attrs)
+        for key, value in owner.attrs.items():
+            try:
+                json.dumps(value.tolist() if isinstance(value, np.ndarray | np.generic) else value)
+            except (TypeError, ValueError):
+                try:
+                    plain[key] = json.loads(json.dumps(value, default=_plain))
+                    converted.append(f"{key!r} of {of}")
+                except (TypeError, ValueError):
+                    del plain[key]
+                    left.append(f"{key!r} of {of}")
+        owner.attrs = plain
+    for names, done in ((converted, "written as text"), (left, "left out")):
+        if names:
+            warn(
+                f"Attributes of Python objects, which Zarr cannot hold, are {done}: {', '.join(names)}. Drop "
+                f"them if they are of no use: attrs.pop({names[0].split(' of ')[0]})."
+            )
+    return ds
 
 
 _STORED = frozenset(

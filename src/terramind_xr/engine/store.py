@@ -27,8 +27,8 @@ from terramind_xr.engine.identity import Identity, differences, identity, origin
 from terramind_xr.engine.ledger import Chunks, DamagedLedgerError, Ledger, buffer, is_empty
 from terramind_xr.engine.progress import Progress, square_kilometres
 from terramind_xr.engine.run import compute_in_window, is_in_this_process
-from terramind_xr.engine.storable import chunk_sizes, in_chunks, storable
-from terramind_xr.errors import OptionError, warn
+from terramind_xr.engine.storable import check_storable, chunk_sizes, in_chunks, storable
+from terramind_xr.errors import InputError, OptionError, warn
 from terramind_xr.grid import Grid
 
 Data = TypeVar("Data", xr.Dataset, xr.DataArray)
@@ -37,6 +37,7 @@ Data = TypeVar("Data", xr.Dataset, xr.DataArray)
 def write(obj: Data, store: Any, *, resume: bool, progress: bool) -> Data:
     """Write an object into a store and open that; see `terramind_xr.to_zarr`."""
     ds = obj.to_dataset(name=obj.name or "data") if isinstance(obj, xr.DataArray) else obj
+    check_storable(ds)
     target = _opened(store)
     ledger = Ledger.of(target)
     is_broken = _is_broken(target, ledger, store, resume)
@@ -45,16 +46,20 @@ def write(obj: Data, store: Any, *, resume: bool, progress: bool) -> Data:
     lazy = [name for name, variable in ds.variables.items() if variable.chunks is not None and variable.size]
     _check_session(target, [ds.variables[name].data for name in lazy])
     leftovers: list[str] = []
+    files, root = _skeleton(ds, lazy)  # before anything is touched: not everything can be encoded
     if ledger is not None:
         own = {str(name): chunk_sizes(ds.variables[name]) for name in lazy}
         chunks, is_first = _claim(ledger, identity(ds, lazy, origins), own, store)
-        ds = ds.assign({name: in_chunks(ds.variables[name], chunks[str(name)]) for name in lazy})
+        if chunks != own:
+            ds = ds.assign({name: in_chunks(ds.variables[name], chunks[str(name)]) for name in lazy})
+            files, root = _skeleton(ds, lazy)
         if not is_first:
             _look_at_unknown([str(name) for name in lazy if name not in origins], store, is_broken)
         if is_broken:
             leftovers = ledger.leftovers()
     with writable(store):
-        root = _write_skeleton(ds, lazy, target)
+        for key, value in files.items():
+            sync((target / key).set(value))
     _write_chunks(ds, lazy, target, ledger, progress)
     with writable(store):
         sync((target / "zarr.json").set(root))
@@ -68,6 +73,8 @@ def write(obj: Data, store: Any, *, resume: bool, progress: bool) -> Data:
 
 def _opened(store: Any) -> StorePath:
     """The place to write to, whatever it was given as."""
+    if isinstance(store, str):
+        store = store.removeprefix("file://")  # fsspec makes no folders there
     if isinstance(store, os.PathLike) or (
         isinstance(store, str) and "://" not in store and "::" not in store
     ):
@@ -171,8 +178,8 @@ def _look_at_unknown(names: list[str], store: Any, is_broken: bool) -> None:
         )
 
 
-def _write_skeleton(ds: xr.Dataset, lazy: list[Hashable], target: StorePath) -> Buffer:
-    """Write all but the lazy values and the root, which is returned, with all metadata consolidated."""
+def _skeleton(ds: xr.Dataset, lazy: list[Hashable]) -> tuple[dict[str, Buffer], Buffer]:
+    """All but the lazy values, by key, and apart from it the root, with all metadata consolidated."""
     files: dict[str, Buffer] = {}
     variables = {name: ds.variables[name] for name in lazy}
     # Without values and in one chunk: that dask graph is not the one to be run.
@@ -182,15 +189,22 @@ def _write_skeleton(ds: xr.Dataset, lazy: list[Hashable], target: StorePath) -> 
     }
     for name, variable in variables.items():
         empty[name].encoding["chunks"] = tuple(chunk_sizes(variable))
-    ds.assign(empty).to_zarr(MemoryStore(files), mode="w", zarr_format=3, consolidated=False, compute=False)
+    memory = MemoryStore(files)
+    try:
+        ds.assign(empty).to_zarr(memory, mode="w", zarr_format=3, consolidated=False, compute=False)
+    except (TypeError, ValueError) as error:  # xarray says in a note which variable it is
+        notes = [str(note).split(" with value")[0] for note in getattr(error, "__notes__", ())]
+        told = ". ".join(text.rstrip(".") for text in (str(error), *notes))
+        raise InputError(
+            f"The object cannot be stored: {told}. Mend that, or leave the variable out: ds.drop_vars(…). "
+            "Nothing was written."
+        ) from error
     root = json.loads(files.pop("zarr.json").to_bytes())
     # In the order of the data: zarr creates several arrays at a time.
     metadata = {str(name): json.loads(files[f"{name}/zarr.json"].to_bytes()) for name in ds.variables}
     # As `zarr.consolidate_metadata` does, which warns. Without it, each later xr.open_zarr warns.
     root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": metadata}
-    for key, value in files.items():
-        sync((target / key).set(value))
-    return buffer(json.dumps(root))
+    return files, buffer(json.dumps(root))
 
 
 def _write_chunks(
