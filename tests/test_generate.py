@@ -383,6 +383,7 @@ FAULTY_OPTIONS = {
     "input as output": ({"inputs": ["S2L2A", "LULC"]}, r"LULC is named as input and as output"),
     "no inputs": ({"inputs": []}, r"No input is named.*None for all"),
     "no inputs in a dict": ({"inputs": {}}, r"No input is named.*None for all"),
+    "infinite": ({"temperature": float("inf")}, r"temperature=inf.*finite number >= 0"),
     "offset": ({"offset": 500}, r"offset.*500"),
 }
 
