@@ -164,3 +164,28 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
         session(Execution("cuda:2")),
     ):
         pass
+
+
+def test_a_device_of_torch_is_taken_as_its_name():
+    import torch
+
+    chip = terramind_xr.synthetic.scene(64, modalities=("S2L2A",))
+    told, device = ({"model": "demo", "device": each} for each in ("cpu", torch.device("cpu")))
+    assert chip.terramind.plan("LULC", **device) == chip.terramind.plan("LULC", **told)
+    named = chip.chunk().terramind.generate("LULC", **told)
+    assert chip.chunk().terramind.generate("LULC", **device).data.name == named.data.name
+    with terramind_xr.set_options(device=torch.device("cpu")):
+        assert chip.chunk().terramind.generate("LULC", model="demo").data.name == named.data.name
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "xpu:1"])
+def test_another_device_that_is_not_there_is_refused(monkeypatch, device):
+    import torch
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    with (
+        pytest.raises(OptionError, match=f"device='{device}': this process sees no .*'cpu'"),
+        session(Execution(device)),
+    ):
+        pass

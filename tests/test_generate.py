@@ -381,6 +381,9 @@ FAULTY_OPTIONS = {
     "seed": ({"seed": "zero"}, r"seed='zero'.*whole number"),
     "model": ({"model": "terramind_v2"}, r"no model 'terramind_v2'.*demo"),
     "input as output": ({"inputs": ["S2L2A", "LULC"]}, r"LULC is named as input and as output"),
+    "no inputs": ({"inputs": []}, r"No input is named.*None for all"),
+    "no inputs in a dict": ({"inputs": {}}, r"No input is named.*None for all"),
+    "infinite": ({"temperature": float("inf")}, r"temperature=inf.*finite number >= 0"),
     "offset": ({"offset": 500}, r"offset.*500"),
 }
 

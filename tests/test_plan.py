@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import types
 
 import dask
 import numpy as np
 import pytest
+from dask.utils import parse_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +103,22 @@ def test_a_limit_that_cannot_be_met_says_what_could(scene):
         plan(scene, memory_limit="1GiB")
     with terramind_xr.set_options(memory_limit="1GiB"), pytest.raises(OptionError, match="cannot be met"):
         scene.terramind.generate("LULC", model="demo")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_least_that_an_error_names_does(scene, threads):
+    with dask.config.set(num_workers=threads):
+        with pytest.raises(OptionError) as caught:
+            plan(scene, memory_limit="1GiB")
+        named = re.search(r"Give at least memory_limit='(.*?)'", str(caught.value))
+        assert named is not None
+        assert plan(scene, memory_limit=named[1]).peak_memory <= parse_bytes(named[1])
+
+
+def test_a_limit_goes_with_a_batch_size_of_numpy(scene):
+    expected = plan(scene, memory_limit="1400MiB", batch_size=8)
+    assert plan(scene, memory_limit="1400MiB", batch_size=np.int64(8)) == expected
+    assert expected.batch_size < 8 or expected.block_shape < (768, 768)
 
 
 @pytest.mark.parametrize("limit", ["much", 0, -5, True, 1.5j])

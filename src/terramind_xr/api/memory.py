@@ -120,6 +120,7 @@ def fitted(start: Start, kernel: Heavy, tiling: Tiling, batch_size: int, limit: 
     OptionError
         The limit cannot be met.
     """
+    batch_size = int(batch_size)  # numpy's numbers lack bit_length
     asked = Cut.of(start, kernel, tiling, batch_size)
     if limit is None or asked.peak_memory <= bytes_of(limit, asked.workers):
         return asked
@@ -155,6 +156,8 @@ def _too_little(limit: int | str, most: int, least: Cut) -> str:
     return (
         f"memory_limit={limit!r} ({format_bytes(most)}) cannot be met: with block={least.tiling.y.block} and "
         f"batch_size={least.batch_size} each process takes {format_bytes(least.peak_memory)} ({listed}). "
-        "Give at least that; or take fewer threads (dask.config.set(num_workers=1), or threads_per_worker=1 "
-        "of the cluster), a smaller model, or smaller chunks: ds.chunk(y=1024, x=1024)."
+        # Rounded up, so that it does.
+        f"Give at least memory_limit='{-(-least.peak_memory // 2**20)}MiB'; or take fewer threads "
+        "(dask.config.set(num_workers=1), or threads_per_worker=1 of the cluster), a smaller model, or "
+        "smaller chunks: ds.chunk(y=1024, x=1024)."
     )

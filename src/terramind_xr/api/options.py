@@ -28,7 +28,9 @@ def chosen_model(model: ModelName) -> str | os.PathLike[str]:
 def execution(device: str | None, precision: Precision | None = "fp32") -> Execution:
     """Where and how precisely to run, by default as the options say."""
     options = get_options()
-    return Execution(options.device if device is None else device, precision or options.precision)
+    chosen = options.device if device is None else device
+    # torch.device is taken, too; by its name, as all else compares and records it.
+    return Execution(None if chosen is None else str(chosen), precision or options.precision)
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -179,6 +179,11 @@ def _requests(names: Names) -> dict[str, Request]:
     if isinstance(names, str):
         names = [names]
     requests: dict[str, Request] = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
+    if not requests:  # a selection that came to nothing is no wish for everything
+        raise OptionError(
+            "No input is named: found none, expected a modality or several, such as inputs=['S2L2A']; or "
+            "None for all that the object holds."
+        )
     for name in requests:
         if lookup(name).name == "Coordinates":
             raise OptionError(

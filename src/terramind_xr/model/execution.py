@@ -50,6 +50,19 @@ def _check_processor(precision: Precision) -> None:
         )
 
 
+def _check_sees(device: str, kind: str) -> None:
+    import torch
+
+    others = {
+        "cuda": ("CUDA GPU", torch.cuda),
+        "mps": ("GPU of Apple's", torch.backends.mps),
+        "xpu": ("Intel GPU", torch.xpu),
+    }
+    title, module = others.get(kind, ("", None))
+    if module is not None and not module.is_available():
+        raise OptionError(f"device={device!r}: this process sees no {title}. Use device=None or 'cpu'.")
+
+
 def _check_card(device: str, precision: Precision) -> None:
     import torch
 
@@ -98,9 +111,8 @@ def session(execution: Execution) -> Iterator[str]:
     import torch
 
     device = chosen_device(execution.device)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise OptionError(f"device={device!r}: this process sees no CUDA GPU. Use device=None or 'cpu'.")
     kind = torch.device(device).type
+    _check_sees(device, kind)
     if kind == "cpu":
         _check_processor(execution.precision)
     if kind == "cuda":

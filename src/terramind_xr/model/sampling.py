@@ -62,7 +62,11 @@ class Sampling:
     def __post_init__(self) -> None:
         rules = {
             "seed": (is_whole(self.seed) and -(2**63) <= self.seed < 2**63, "a whole number below 2**63"),
-            "temperature": (_is_number(self.temperature) and self.temperature >= 0, "None or a number >= 0"),
+            # By an infinite one, what is no candidate would be no number, and be drawn.
+            "temperature": (
+                _is_number(self.temperature) and 0 <= self.temperature < float("inf"),
+                "None or a finite number >= 0",
+            ),
             "top_p": (_is_number(self.top_p) and 0 <= self.top_p <= 1, "a number from 0 to 1"),
             "top_k": (is_whole(self.top_k) and self.top_k >= 0, "a whole number >= 0"),
             "diffusion_steps": (
