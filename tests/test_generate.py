@@ -215,6 +215,7 @@ def test_probabilities_sum_to_one_and_agree_with_the_codes(scene):
     probabilities = generate(lazy(scene), probabilities=True)
     assert probabilities.dims == ("lulc_class", "y", "x")
     assert list(probabilities.lulc_class.values[:3]) == ["no_data", "water", "trees"]
+    assert "flag_values" not in probabilities.attrs  # else taken for codes, e.g. by seam_index
     computed = probabilities.compute()
     np.testing.assert_allclose(computed.sum("lulc_class"), 1, atol=1e-5)
     np.testing.assert_array_equal(computed.argmax("lulc_class"), generate(scene))

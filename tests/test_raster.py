@@ -215,9 +215,6 @@ def test_overviews_of_classes_that_were_masked_hold_only_codes_that_occur(tmp_pa
     masked = placed(values, name="LULC", flag_values=[1, 5, 9], flag_meanings="low mid high")
     with rasterio.open(write(masked, tmp_path / "map.tif"), overview_level=0) as file:
         assert set(np.unique(file.read(1)[60:])) == {1, 5, 9}
-    probabilities = masked.expand_dims(lulc_class=["low", "mid"])  # have the flags as well
-    with rasterio.open(write(probabilities, tmp_path / "map.tif"), overview_level=0) as file:
-        assert {4, 6} <= set(np.unique(file.read(1)[60:]))
 
 
 def test_overviews_average_quantities_without_no_data(tmp_path):

@@ -372,8 +372,7 @@ def _resampling(data: xr.DataArray, raster: Raster, overviews: Overviews | None)
 def _is_quantity(data: xr.DataArray) -> bool:
     """Whether a mean of two numbers means something; of integers only where something says so."""
     if data.dtype.kind in "fc":
-        # Codes where classes were masked, lulc.where(…); but probabilities have the flags as well.
-        return "flag_values" not in data.attrs or any(dim in data.coords for dim in _OWN_BAND_DIMS)
+        return "flag_values" not in data.attrs  # codes where classes were masked: lulc.where(…)
     if data.dtype.kind == "b" or "terramind_tokens" in data.attrs or named_classes(data):
         return False
     name = str(data.attrs.get("modality", data.name))

@@ -84,8 +84,7 @@ def coordinates_output(field: int) -> Output:
 def probabilities_output(field: int) -> Output:
     """Describe the probabilities of the land-cover classes."""
     names = [each.name for each in lulc_classes]
-    attrs = {**modalities["LULC"].attributes, "modality": "LULC"}
-    attrs["long_name"] = "probability of each land-cover class"
-    del attrs["standard_name"]
+    # No flags: the values are no codes, and the coordinate names the classes.
+    attrs = {"long_name": "probability of each land-cover class", "units": "1", "modality": "LULC"}
     dim = "lulc_class"
     return Output("LULC", field, (len(names),), "float32", (dim,), {dim: names}, attrs)
