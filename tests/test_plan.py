@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 
@@ -34,6 +35,18 @@ def taken(plan):
     """Host memory as the plan itself adds it up."""
     alone = plan.library_memory + plan.model_memory + plan.batch_memory + plan.threads * plan.block_memory
     return alone + -(-(plan.margin_memory + plan.input_memory) // plan.processes)
+
+
+def test_a_plan_takes_what_generate_takes(scene):
+    ours, theirs = (inspect.signature(verb).parameters for verb in (terramind_xr.plan, terramind_xr.generate))
+    assert {name: ours[name].default for name in theirs} == {
+        name: each.default for name, each in theirs.items()
+    }
+    drawn = plan(scene, seed=3, temperature=1.0, top_k=5, decoding="argmax", solver="unipc", clamp=None)
+    assert drawn == plan(scene)
+    for impossible in ({"temperature": -1}, {"solver": "euler"}, {"samples": 2}):
+        with pytest.raises(OptionError, match=next(iter(impossible))):
+            plan(scene, **impossible)
 
 
 def test_peak_memory_is_the_sum_of_its_parts(scene):

@@ -153,17 +153,10 @@ def generate(
     >>> lulc.dims, lulc.dtype, lulc.rio.crs.to_epsg() == ds.rio.crs.to_epsg()
     (('y', 'x'), dtype('uint8'), True)
     """
-    _refuse_what_is_not_there_yet(decoding_steps=decoding_steps, samples=samples)
-    sampling = Sampling(
-        seed=seed,
-        temperature=0.0 if temperature is None else temperature,
-        top_p=top_p,
-        top_k=top_k,
-        diffusion_steps=diffusion_steps,
-        solver=solver,
-        clamp=clamp,
-        decoding=decoding,
-    )
+    sampling = chosen_sampling(
+        seed=seed, decoding=decoding, decoding_steps=decoding_steps, diffusion_steps=diffusion_steps,
+        solver=solver, temperature=temperature, top_p=top_p, top_k=top_k, samples=samples, clamp=clamp,
+    )  # fmt: skip
     call = Call.of(
         obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
         sampling=sampling, execution=execution(device, precision), overlap=overlap, shifts=shifts,
@@ -314,6 +307,14 @@ def _targets(outputs: str | Sequence[str], inputs: Inputs) -> tuple[str, ...]:
             f"{', '.join(both)} is named as input and as output. Leave it out of inputs to generate it."
         )
     return names
+
+
+def chosen_sampling(
+    *, temperature: float | None, decoding_steps: int, samples: int, **options: Any
+) -> Sampling:
+    """How tokens are drawn and decoded, by the options of `generate`."""
+    _refuse_what_is_not_there_yet(decoding_steps=decoding_steps, samples=samples)
+    return Sampling(temperature=0.0 if temperature is None else temperature, **options)
 
 
 def _refuse_what_is_not_there_yet(**options: int) -> None:

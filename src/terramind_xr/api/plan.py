@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import xarray as xr
 
 from terramind_xr.api.calibration import Calibration
-from terramind_xr.api.generate import Call
+from terramind_xr.api.generate import Call, chosen_sampling
 from terramind_xr.api.memory import bytes_of, fitted
 from terramind_xr.api.options import ModelName, execution
 from terramind_xr.data import Mask, Offset
 from terramind_xr.model.footprint import LIBRARIES
-from terramind_xr.model.sampling import Sampling
+from terramind_xr.model.sampling import Decoding, Solver
 from terramind_xr.options import Precision, check_memory_limit, get_options
 from terramind_xr.plans import Plan
 from terramind_xr.token_inputs import Inputs
@@ -26,15 +26,24 @@ def plan(
     *,
     inputs: Inputs = None,
     model: ModelName = None,
+    seed: int = 0,
     offset: str | Offset = "auto",
     mask: Mask = None,
+    decoding: Decoding = "argmax",
     shifts: int = 1,
+    decoding_steps: int = 1,
+    diffusion_steps: int = 10,
+    solver: Solver = "ddim",
+    temperature: float | None = None,
+    top_p: float = 0.8,
+    top_k: int = 0,
+    samples: int = 1,
     overlap: int = 32,
     batch_size: int = 8,
-    diffusion_steps: int = 10,
     device: str | None = None,
     precision: Precision | None = None,
     probabilities: bool = False,
+    clamp: Literal["upstream"] | None = "upstream",
     memory_limit: int | str | None = None,
     calibrate: bool = False,
 ) -> Plan:
@@ -63,8 +72,24 @@ def plan(
         Pixels that neighbouring tiles share.
     batch_size
         Tiles to one run of the model.
+    seed
+        Of all random numbers. This and what follows of drawing and decoding counts for the time only.
+    decoding
+        What is decoded: ``"argmax"`` or ``"expected"``.
+    decoding_steps, samples
+        1 for now.
     diffusion_steps
-        Steps of the outputs with a diffusion decoder; they count for the time only.
+        Steps of the outputs with a diffusion decoder.
+    solver
+        How they go.
+    temperature
+        0 or None takes the most probable tokens; above, they are drawn.
+    top_p
+        Draw from the fewest tokens that hold this share of the probability.
+    top_k
+        Draw from so many most probable tokens at most.
+    clamp
+        Whether diffusion outputs are kept within one standard deviation, as upstream.
     device
         torch device.
     precision
@@ -104,10 +129,14 @@ def plan(
     """
     limit = get_options().memory_limit if memory_limit is None else memory_limit
     check_memory_limit(limit)
+    sampling = chosen_sampling(
+        seed=seed, decoding=decoding, decoding_steps=decoding_steps, diffusion_steps=diffusion_steps,
+        solver=solver, temperature=temperature, top_p=top_p, top_k=top_k, samples=samples, clamp=clamp,
+    )  # fmt: skip
     call = Call.of(
         obj, outputs, inputs=inputs, model=model, offset=offset, mask=mask, probabilities=probabilities,
-        sampling=Sampling(diffusion_steps=diffusion_steps), execution=execution(device, precision),
-        overlap=overlap, shifts=shifts, batch_size=batch_size, loads=calibrate,
+        sampling=sampling, execution=execution(device, precision), overlap=overlap, shifts=shifts,
+        batch_size=batch_size, loads=calibrate,
     )  # fmt: skip
     cut = fitted(call.scene, call.kernel, call.tiling, batch_size, limit)
     measured = Calibration.of(call.kernel, min(cut.batch_size, cut.tiling.most_tiles)) if calibrate else None
