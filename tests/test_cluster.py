@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, get_worker
+from zarr.storage import LocalStore
 
 import terramind_xr
 from scenes import axes
@@ -119,6 +120,21 @@ def test_what_is_sent_to_workers_is_small():
 
 
 # Where tasks run, and what is done when they fail.
+
+
+class UnsharedStore(LocalStore):
+    """A path that is another disk on a worker."""
+
+    def __reduce__(self):
+        return UnsharedStore, (Path(f"{self.root}-of-a-worker"),)
+
+
+def test_a_store_that_workers_do_not_see_is_told(in_process, tmp_path):
+    """Else what they write stays with them, and the map that opens here is all fill value."""
+    with pytest.raises(OptionError, match="worker does not see the store .*Give a path or a URL"):
+        raster(np.ones_like).terramind.to_zarr(UnsharedStore(tmp_path / "map.zarr"), progress=False)
+    assert not list(tmp_path.glob("*-of-a-worker/map/c/*/*"))
+    assert not (tmp_path / "map.zarr" / "zarr.json").exists()
 
 
 def name_of_worker(block):
