@@ -137,6 +137,19 @@ def test_a_store_that_workers_do_not_see_is_told(in_process, tmp_path):
     assert not (tmp_path / "map.zarr" / "zarr.json").exists()
 
 
+def total(path):
+    """A map made and summed up by a task."""
+    return int(raster(np.ones_like).terramind.to_zarr(path, progress=False).sum())
+
+
+def test_tasks_make_maps_of_their_own_on_the_threads_that_they_give_back(tmp_path):
+    """As many tasks as there are threads: else each would hold the one that its blocks wait for."""
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        futures = client.map(total, [tmp_path / "0.zarr", tmp_path / "1.zarr"])
+        assert [future.result(timeout=30) for future in futures] == [120 * 100] * 2
+
+
 def name_of_worker(block):
     return np.full_like(block, get_worker().name)
 

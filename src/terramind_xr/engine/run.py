@@ -75,6 +75,7 @@ class _Cluster:
         self._running: list[tuple[list[Any], int]] = []
 
     def __enter__(self) -> _Cluster:
+        self._is_aside = _stand_aside()
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
@@ -85,6 +86,10 @@ class _Cluster:
             for futures, _wanted in self._running:
                 for future in futures:
                     future.release()
+            if self._is_aside:
+                from distributed import rejoin
+
+                rejoin()
 
     def submit(self, graph: Graph, keys: list[Any], wanted: int) -> list[Any]:
         """Begin a region, of whose keys so many are waited for, and end the one before it.
@@ -104,6 +109,22 @@ class _Cluster:
         self._client.gather(futures[:wanted])
         self._progress.ended([future.key for future in futures[:wanted]])
         del self._running[0]
+
+
+def _stand_aside() -> bool:
+    """Give back the thread of a worker, if this run is a task of one; whether it was.
+
+    As dask does where a task computes: else the blocks could wait for that very thread.
+    """
+    from distributed import secede
+    from distributed.utils import thread_state
+
+    if not getattr(thread_state, "key", None):
+        return False
+    with contextlib.suppress(Exception):  # it has given the thread back already: `worker_client`, say
+        secede()
+        return True
+    return False
 
 
 def is_in_this_process(array: da.Array) -> bool:
