@@ -16,7 +16,9 @@ from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, get
 from zarr.storage import LocalStore
 
 import terramind_xr
+from kernels import TrivialKernel
 from scenes import axes
+from terramind_xr.engine import Source, Tiling, map_tiles
 from terramind_xr.errors import OptionError, WeightsError
 from terramind_xr.model import weights
 from terramind_xr.model.files import WeightsFile
@@ -148,6 +150,19 @@ def test_tasks_make_maps_of_their_own_on_the_threads_that_they_give_back(tmp_pat
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         futures = client.map(total, [tmp_path / "0.zarr", tmp_path / "1.zarr"])
         assert [future.result(timeout=30) for future in futures] == [120 * 100] * 2
+
+
+def test_a_run_waits_for_the_first_worker(tmp_path):
+    """As jobs in a queue, or an adaptive cluster that is idle."""
+    options = {"processes": False, "n_workers": 0, "threads_per_worker": 1, "dashboard_address": None}
+    tiling = Tiling.of((400, 300), overlap=32, block=1)
+    source = Source(da.ones((1, 400, 300), chunks=100))
+    tiles = map_tiles([source], TrivialKernel(), tiling)[1]
+    array = xr.DataArray(tiles, dims=("y", "x"), coords=axes(400, 300), name="map")
+    with LocalCluster(**options) as cluster, Client(cluster):
+        cluster.adapt(minimum=0, maximum=1, interval="100ms")
+        stored = array.terramind.to_zarr(tmp_path / "map.zarr", progress=False)
+        assert (stored.compute() == 10).all()
 
 
 def name_of_worker(block):

@@ -30,6 +30,7 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
     run = get_scheduler(collections=writing)
     client = client_of(run)
     threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
+    threads = max(threads, 1)  # workers of a queue, or of an idle cluster, are still to come
     token, frees = uuid.uuid4().hex, is_in_this_process(writing[0])
     held: dict[Any, Any] = {}  # what one region hands to the next: results, or futures of a cluster
     with contextlib.nullcontext() if client is None else _Cluster(client, progress) as cluster:
