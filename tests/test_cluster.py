@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, get_worker
+from zarr.storage import LocalStore
 
 import terramind_xr
+from kernels import TrivialKernel
 from scenes import axes
+from terramind_xr.engine import Source, Tiling, map_tiles
 from terramind_xr.errors import OptionError, WeightsError
 from terramind_xr.model import weights
 from terramind_xr.model.files import WeightsFile
@@ -119,6 +122,47 @@ def test_what_is_sent_to_workers_is_small():
 
 
 # Where tasks run, and what is done when they fail.
+
+
+class UnsharedStore(LocalStore):
+    """A path that is another disk on a worker."""
+
+    def __reduce__(self):
+        return UnsharedStore, (Path(f"{self.root}-of-a-worker"),)
+
+
+def test_a_store_that_workers_do_not_see_is_told(in_process, tmp_path):
+    """Else what they write stays with them, and the map that opens here is all fill value."""
+    with pytest.raises(OptionError, match="worker does not see the store .*Give a path or a URL"):
+        raster(np.ones_like).terramind.to_zarr(UnsharedStore(tmp_path / "map.zarr"), progress=False)
+    assert not list(tmp_path.glob("*-of-a-worker/map/c/*/*"))
+    assert not (tmp_path / "map.zarr" / "zarr.json").exists()
+
+
+def total(path):
+    """A map made and summed up by a task."""
+    return int(raster(np.ones_like).terramind.to_zarr(path, progress=False).sum())
+
+
+def test_tasks_make_maps_of_their_own_on_the_threads_that_they_give_back(tmp_path):
+    """As many tasks as there are threads: else each would hold the one that its blocks wait for."""
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        futures = client.map(total, [tmp_path / "0.zarr", tmp_path / "1.zarr"])
+        assert [future.result(timeout=30) for future in futures] == [120 * 100] * 2
+
+
+def test_a_run_waits_for_the_first_worker(tmp_path):
+    """As jobs in a queue, or an adaptive cluster that is idle."""
+    options = {"processes": False, "n_workers": 0, "threads_per_worker": 1, "dashboard_address": None}
+    tiling = Tiling.of((400, 300), overlap=32, block=1)
+    source = Source(da.ones((1, 400, 300), chunks=100))
+    tiles = map_tiles([source], TrivialKernel(), tiling)[1]
+    array = xr.DataArray(tiles, dims=("y", "x"), coords=axes(400, 300), name="map")
+    with LocalCluster(**options) as cluster, Client(cluster):
+        cluster.adapt(minimum=0, maximum=1, interval="100ms")
+        stored = array.terramind.to_zarr(tmp_path / "map.zarr", progress=False)
+        assert (stored.compute() == 10).all()
 
 
 def name_of_worker(block):

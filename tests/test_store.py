@@ -226,6 +226,17 @@ def test_an_empty_store_is_written_and_a_full_one_refused_untouched(kind, tmp_pa
     xr.testing.assert_identical(back.compute(), array.compute())
 
 
+@pytest.mark.parametrize("kind", ["URL", "memory"])
+def test_a_store_in_memory_is_refused_where_other_processes_would_write_to_copies(kind, tmp_path):
+    store, array = STORES[kind](tmp_path), raster(numbers(60, 50), chunks=20)
+    with (
+        dask.config.set(scheduler="processes", num_workers=1),
+        pytest.raises(OptionError, match="in the memory of this process; expected one that all workers"),
+    ):
+        write(array, store)
+    xr.testing.assert_identical(write(array, store).compute(), array.compute())  # untouched
+
+
 def test_what_is_no_group_at_all_is_refused_untouched(tmp_path):
     array = raster(numbers(60, 50), chunks=20)
     (tmp_path / "file").write_text("mine")

@@ -30,6 +30,7 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
     run = get_scheduler(collections=writing)
     client = client_of(run)
     threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
+    threads = max(threads, 1)  # workers of a queue, or of an idle cluster, are still to come
     token, frees = uuid.uuid4().hex, is_in_this_process(writing[0])
     held: dict[Any, Any] = {}  # what one region hands to the next: results, or futures of a cluster
     with contextlib.nullcontext() if client is None else _Cluster(client, progress) as cluster:
@@ -75,6 +76,7 @@ class _Cluster:
         self._running: list[tuple[list[Any], int]] = []
 
     def __enter__(self) -> _Cluster:
+        self._is_aside = _stand_aside()
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
@@ -85,6 +87,10 @@ class _Cluster:
             for futures, _wanted in self._running:
                 for future in futures:
                     future.release()
+            if self._is_aside:
+                from distributed import rejoin
+
+                rejoin()
 
     def submit(self, graph: Graph, keys: list[Any], wanted: int) -> list[Any]:
         """Begin a region, of whose keys so many are waited for, and end the one before it.
@@ -104,6 +110,22 @@ class _Cluster:
         self._client.gather(futures[:wanted])
         self._progress.ended([future.key for future in futures[:wanted]])
         del self._running[0]
+
+
+def _stand_aside() -> bool:
+    """Give back the thread of a worker, if this run is a task of one; whether it was.
+
+    As dask does where a task computes: else the blocks could wait for that very thread.
+    """
+    from distributed import secede
+    from distributed.utils import thread_state
+
+    if not getattr(thread_state, "key", None):
+        return False
+    with contextlib.suppress(Exception):  # it has given the thread back already: `worker_client`, say
+        secede()
+        return True
+    return False
 
 
 def is_in_this_process(array: da.Array) -> bool:

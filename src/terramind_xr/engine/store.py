@@ -44,7 +44,7 @@ def write(obj: Data, store: Any, *, resume: bool, progress: bool) -> Data:
     origins = origins_of(ds)
     ds = storable(ds)
     lazy = [name for name, variable in ds.variables.items() if variable.chunks is not None and variable.size]
-    _check_session(target, [ds.variables[name].data for name in lazy])
+    _check_shared(target, [ds.variables[name].data for name in lazy])
     leftovers: list[str] = []
     files, root = _skeleton(ds, lazy)  # before anything is touched: not everything can be encoded
     if ledger is not None:
@@ -101,13 +101,22 @@ def _full(store: Any) -> OptionError:
     return OptionError(f"The store {str(store)!r} exists already and holds data. {remedy}")
 
 
-def _check_session(target: StorePath, arrays: list[da.Array]) -> None:
-    """Refuse what an Icechunk session cannot take: other processes would write to copies of it."""
-    if hasattr(target.store, "session") and not all(map(is_in_this_process, arrays)):
+def _check_shared(target: StorePath, arrays: list[da.Array]) -> None:
+    """Refuse what lives in one process where others compute: they would write to copies of it."""
+    if all(map(is_in_this_process, arrays)):
+        return
+    if hasattr(target.store, "session"):
         raise OptionError(
             f"The store {str(target)!r} is an Icechunk session, which one process writes to. Use threads: "
             "with dask.config.set(scheduler='threads'). Or write to a plain Zarr store on the cluster, and "
             "that, opened, to the session."
+        )
+    protocol = getattr(getattr(target.store, "fs", None), "protocol", ())
+    if isinstance(target.store, MemoryStore) or "memory" in protocol:
+        raise OptionError(
+            f"The store {str(target)!r} is in the memory of this process; expected one that all workers "
+            "share, as each would write to a copy of its own. Give a path or a URL. Or use threads: with "
+            "dask.config.set(scheduler='threads')."
         )
 
 
@@ -251,8 +260,22 @@ def _writing(source: da.Array, variable: str, array: zarr.Array[Any], ledger: Le
 def _write(
     chunk: Any, where: tuple[slice, ...], variable: str, array: zarr.Array[Any], ledger: Ledger | None
 ) -> None:
+    _check_seen(array.store_path)
     with writing_chunk(variable, where, array.store_path, stays=ledger is not None):
         array[where] = chunk
         if ledger is not None:
             place = tuple(axis.start // size for axis, size in zip(where, array.chunks, strict=True))
             ledger.mark(variable, place, np.asarray(chunk, array.dtype))
+
+
+def _check_seen(place: StorePath) -> None:
+    """Refuse a place where this process does not find what was written there before the run.
+
+    A chunk that it wrote would stay here, and be the fill value to all who read the store.
+    """
+    if not sync((place / "zarr.json").exists()):
+        raise OptionError(
+            f"A worker does not see the store {str(place)!r}: it finds nothing there, expected the array "
+            "that the call has begun. Give a path or a URL that all workers share. If they do share it, the "
+            "store was deleted while the run was at work: make the same call again."
+        )
