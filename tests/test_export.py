@@ -117,8 +117,9 @@ def test_a_call_that_fails_leaves_nothing_to_the_next_one(exported):
         network = compiled.network(dict(recipe.decoders)["LULC"])
         codes = token_codes(recipe, "LULC", tokens, device)
         expected = network(codes)
-        with pytest.raises(RuntimeError, match="shape"):
-            network(codes[..., 1:])
+        for _ in range(torch.get_num_threads() + 1):  # more often than tiles run side by side
+            with pytest.raises(RuntimeError, match="shape"):
+                network(codes[..., 1:])
         assert torch.equal(network(codes.flip(0)), expected.flip(0))
 
 

@@ -84,33 +84,33 @@ class Network:
                 "ENABLE_CPU_PINNING": False,
             },
         )
-        self._queue = openvino.AsyncInferQueue(compiled, streams)
+        # Not its AsyncInferQueue, which never gets back a request that could not be started.
+        self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Output (tile, …) of inputs (tile, …); one without tiles is the same for all."""
         import torch
 
         arrays = [each.detach().cpu().numpy() for each in inputs]
-        tiles = next(len(array) for array in arrays if array.ndim)
-        made: list[NDArray[Any]] = []  # one array, once the first tile has told its shape
-        first = threading.Lock()
-
-        def keep(request: Any, tile: int) -> None:
-            found = request.get_output_tensor().data[0]
-            with first:
-                if not made:
-                    made.append(np.empty((tiles, *found.shape), found.dtype))
-            made[0][tile] = found
-
-        self._queue.set_callback(keep)
+        tiles, side_by_side = next(len(array) for array in arrays if array.ndim), len(self._requests)
+        made: NDArray[Any] | None = None  # once the first tile has told its shape
         try:
-            for tile in range(tiles):
-                given = [array[tile : tile + 1] if array.ndim else array[None] for array in arrays]
-                self._queue.start_async(given, tile)
+            for tile in range(tiles + side_by_side):
+                request, before = self._requests[tile % side_by_side], tile - side_by_side
+                if 0 <= before < tiles:
+                    request.wait()
+                    found = request.get_output_tensor().data[0]
+                    made = np.empty((tiles, *found.shape), found.dtype) if made is None else made
+                    made[before] = found
+                if tile < tiles:
+                    request.start_async(
+                        [array[tile : tile + 1] if array.ndim else array[None] for array in arrays]
+                    )
         finally:  # after an interrupt, none may end in the next call
-            self._queue.wait_all()
+            for request in self._requests:
+                request.wait()
         device = next(each.device for each in inputs if each.ndim)
-        return torch.from_numpy(made[0]).to(device)
+        return torch.from_numpy(made).to(device)
 
 
 @functools.lru_cache(maxsize=8)
