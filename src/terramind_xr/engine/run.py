@@ -29,8 +29,6 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
     """
     run = get_scheduler(collections=writing)
     client = client_of(run)
-    threads = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
-    threads = max(threads, 1)  # workers of a queue, or of an idle cluster, are still to come
     token, frees = uuid.uuid4().hex, is_in_this_process(writing[0])
     held: dict[Any, Any] = {}  # what one region hands to the next: results, or futures of a cluster
     with contextlib.nullcontext() if client is None else _Cluster(client, progress) as cluster:
@@ -45,8 +43,9 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
                     for key in region.given
                 }
             # Twice the threads: wide enough to keep every one at work.
+            ahead = 2 * _threads(client)
             graph, keys = in_window(
-                tasks, [*region.keys, *handed], ahead=2 * threads, run=token, given=region.given
+                tasks, [*region.keys, *handed], ahead=ahead, run=token, given=region.given
             )
             wanted = len(region.keys)
             if works_of(tasks):
@@ -58,6 +57,12 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
                     # Handed over, not entered: entered callbacks count what other threads compute as well.
                     results = run(graph, keys, callbacks=Callback.active | callbacks)
             held = passed | dict(zip(handed, results[wanted:], strict=True))
+
+
+def _threads(client: Any) -> int:
+    """Threads at work now; of a cluster whose workers are all still to come, 1."""
+    found = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
+    return max(found, 1)
 
 
 class _Cluster:
