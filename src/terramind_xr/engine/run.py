@@ -61,7 +61,7 @@ def compute_in_window(writing: list[da.Array], progress: Progress, done: Collect
 
 def _threads(client: Any) -> int:
     """Threads at work now; of a cluster whose workers are all still to come, 1."""
-    found = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
+    found: int = sum(client.nthreads().values()) if client else dask.config.get("num_workers", CPU_COUNT)
     return max(found, 1)
 
 
