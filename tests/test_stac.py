@@ -131,8 +131,10 @@ def test_times_are_those_of_the_data(scene):
 
 
 def test_land_cover_and_several_results_are_items_too(scene):
-    lulc = terramind_xr.stac_item(scene.terramind.generate("LULC"), datetime=np.datetime64("2024-06-01"))
-    assert lulc.properties["mlm:tasks"] == ["semantic-segmentation"]
+    for probabilities in (True, False):
+        result = scene.terramind.generate("LULC", probabilities=probabilities)
+        lulc = terramind_xr.stac_item(result, datetime=np.datetime64("2024-06-01"))
+        assert lulc.properties["mlm:tasks"] == ["semantic-segmentation"]
     assert lulc.properties["gsd"] == 10
     assert "data" not in lulc.assets
     both = terramind_xr.stac_item(scene.terramind.embed(merge="dict"), datetime="2024-06-01")

@@ -275,7 +275,7 @@ def _output(data: xr.DataArray) -> Any:
 
     if "geoemb:type" in data.attrs:
         task = TaskType.SIMILARITY_SEARCH
-    elif "flag_values" in data.attrs:
+    elif "flag_values" in data.attrs or {"lulc_class", "category"} & {*data.dims}:  # codes, probabilities
         task = TaskType.SEMANTIC_SEGMENTATION
     else:
         task = TaskType.GENERATIVE
