@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,11 +24,11 @@ from pathlib import Path
 
 import dask
 import torch
+from memory import peak
 from scene import build_terratorch, print_versions, random_scene, save_weights
 
 import terramind_xr
 
-KIB = 1024  # ru_maxrss is in KiB on Linux
 SETTINGS = {
     "as it comes": {},
     "dask's workers": {"MALLOC_TRIM_THRESHOLD_": 2**16},
@@ -56,12 +55,10 @@ def run(model: str, size: int) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="threads", num_workers=2):
         for side, name in ((256, "first"), (size, "map")):
-            start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+            start, system, before = time.perf_counter(), os.times().system, peak()
             result = terramind_xr.generate(random_scene(side), "LULC", model=model, offset=0, device="cpu")
             result.terramind.to_zarr(f"{folder}/{name}.zarr", progress=False)
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = time.perf_counter() - start
-        print(seconds, after.ru_stime - before.ru_stime, (after.ru_maxrss - before.ru_maxrss) / KIB)
+        print(time.perf_counter() - start, os.times().system - system, peak() - before)
 
 
 def measured(model: str, size: int, setting: dict[str, int]) -> list[float]:
@@ -91,7 +88,7 @@ def main() -> None:
     print(f"{'':<38}{'seconds':>9}{'of the system':>15}{'peak, MiB':>11}")
     for name, runs in found.items():
         seconds, system, _ = min(runs)
-        print(f"{name:<38}{seconds:>9.1f}{system:>15.1f}{min(peak for *_, peak in runs):>11.0f}")
+        print(f"{name:<38}{seconds:>9.1f}{system:>15.1f}{min(most for *_, most in runs):>11.0f}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ for all of Europe, beside those of a model on 100 workers.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -24,24 +23,23 @@ from dataclasses import dataclass
 import dask.array as da
 import numpy as np
 import xarray as xr
+from memory import peak
 
 from terramind_xr.engine import Field, Layer, Output, Source, Tiling, map_tiles
 from terramind_xr.engine.kernel import Array, Mask
 from terramind_xr.engine.progress import Progress
 from terramind_xr.engine.run import compute_in_window
 
-MIB = 1024  # ru_maxrss is in KiB on Linux
 EUROPE, WORKERS = 316_000, 100
 
 
 @contextmanager
 def measured(what: str) -> Iterator[None]:
     """Print the seconds that something takes, and by how much it raises the peak."""
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = peak(), time.perf_counter()
     yield
     seconds = time.perf_counter() - start
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / MIB
-    print(f"{what:>14} {seconds:>9.2f} {peak:>8.0f}", flush=True)
+    print(f"{what:>14} {seconds:>9.2f} {peak() - before:>8.0f}", flush=True)
 
 
 def steps(size: int) -> None:

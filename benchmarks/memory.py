@@ -19,6 +19,7 @@ MIB = 1024  # ru_maxrss is in KiB on Linux
 
 
 def peak() -> float:
+    """Most memory that this process has taken, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
 
 
